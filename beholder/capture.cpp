@@ -1,0 +1,277 @@
+#include "beholder/capture.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/as_strided.h>
+#include <ATen/ops/index_select.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace beholder {
+namespace {
+
+/// Rows lie somewhere else in memory each, where no hardware prefetcher expects them: so many are fetched ahead.
+constexpr int64_t kAhead = 6;
+
+void prefetch(const char* from, int64_t bytes) {
+  constexpr int64_t kMost = 1024;
+  for (int64_t byte = 0; byte < std::min(bytes, kMost); byte += 64) __builtin_prefetch(from + byte);
+}
+
+/// Copies a strided box of elements of `size` bytes into contiguous memory. `sizes` and `strides` (in elements) have
+/// `rank` entries, outermost first.
+void copy_box(const char* from, char*& to, const int64_t* sizes, const int64_t* strides, size_t rank, int64_t size) {
+  if (rank == 0) {
+    std::memcpy(to, from, size);
+    to += size;
+    return;
+  }
+  const int64_t count = sizes[0], step = strides[0] * size;
+  if (rank > 1) {
+    const int64_t row_bytes = rank == 2 ? ((sizes[1] - 1) * strides[1] + 1) * size : 0;
+    for (int64_t i = 0; i < count; ++i) {
+      if (i + kAhead < count) prefetch(from + (i + kAhead) * step, row_bytes);
+      copy_box(from + i * step, to, sizes + 1, strides + 1, rank - 1, size);
+    }
+    return;
+  }
+  if (strides[0] == 1) {
+    std::memcpy(to, from, count * size);
+    to += count * size;
+    return;
+  }
+  const auto copy_each = [&](auto unit) {
+    constexpr int64_t n = sizeof(unit);
+    for (int64_t i = 0; i < count; ++i) std::memcpy(to + i * n, from + i * step, n);
+    to += count * n;
+  };
+  switch (size) {
+    case 1: copy_each(uint8_t{}); break;
+    case 2: copy_each(uint16_t{}); break;
+    case 4: copy_each(uint32_t{}); break;
+    case 8: copy_each(uint64_t{}); break;
+    default:
+      for (int64_t i = 0; i < count; ++i, to += size) std::memcpy(to, from + i * step, size);
+  }
+}
+
+/// Joins dimensions that lie behind each other in memory, so that the innermost copy is as long as it can be.
+void copy_box_merged(const char* from, char* to, const StagedSection& staged, int64_t size) {
+  constexpr size_t kMaxRank = 64;
+  int64_t sizes[kMaxRank], strides[kMaxRank];
+  size_t rank = 0;
+  for (size_t d = 0; d < staged.box_sizes.size() && rank < kMaxRank; ++d) {
+    const int64_t count = staged.box_sizes[d], stride = staged.box_strides[d];
+    if (count == 1) continue;
+    if (rank > 0 && strides[rank - 1] == stride * count) {
+      sizes[rank - 1] *= count;
+      strides[rank - 1] = stride;
+    } else {
+      sizes[rank] = count;
+      strides[rank++] = stride;
+    }
+  }
+  copy_box(from, to, sizes, strides, rank, size);
+}
+
+/// Runs of neighbours of one row. Most are two to four rows of a 3 x 3 kernel, shorter than the call of a memcpy is long:
+/// 48 bytes are copied where there are as many in the row, and the next run overwrites what was too much.
+template <typename Unit>
+Unit* copy_runs(const Unit* row, Unit* to, const std::vector<std::pair<int64_t, int64_t>>& runs, int64_t row_length) {
+  constexpr int64_t kWide = 48 / sizeof(Unit);
+  for (const auto& [first, length] : runs) {
+    if (length <= kWide && first + kWide <= row_length) {
+      std::memcpy(to, row + first, kWide * sizeof(Unit));
+    } else {
+      std::memcpy(to, row + first, length * sizeof(Unit));
+    }
+    to += length;
+  }
+  return to;
+}
+
+/// Four loads and one store: the stores are what a core has least of.
+template <typename Unit>
+Unit* copy_steps(const Unit* from, Unit* to, int64_t count, int64_t step) {
+  int64_t i = 0;
+  if constexpr (sizeof(Unit) == 4) {
+    typedef Unit Four __attribute__((vector_size(16)));
+    for (; i + 4 <= count; i += 4, from += 4 * step) {
+      const Four four = {from[0], from[step], from[2 * step], from[3 * step]};
+      std::memcpy(to + i, &four, sizeof four);
+    }
+  }
+  for (; i < count; ++i, from += step) to[i] = *from;
+  return to + count;
+}
+
+template <typename Unit>
+void copy_listed(const char* from, char* to, const StagedSection& staged) {
+  const auto* source = reinterpret_cast<const Unit*>(from);
+  auto* target = reinterpret_cast<Unit*>(to);
+  const int64_t row_length = staged.inner.back() + 1;
+  const auto count = static_cast<int64_t>(staged.inner.size());
+  for (size_t a = 0; a < staged.outer.size(); ++a) {
+    if (a + kAhead < staged.outer.size()) {
+      prefetch(reinterpret_cast<const char*>(source + staged.outer[a + kAhead]), row_length * sizeof(Unit));
+    }
+    const Unit* row = source + staged.outer[a];
+    // The last row ends where the section does: nothing may be written behind it.
+    if (!staged.inner_runs.empty()) {
+      const bool last = a + 1 == staged.outer.size();
+      target = copy_runs(row, target, staged.inner_runs, last ? 0 : row_length);
+    } else if (staged.inner_step != 0) {
+      target = copy_steps(row + staged.inner[0], target, count, staged.inner_step);
+    } else {
+      for (const auto b : staged.inner) *target++ = row[b];
+    }
+  }
+}
+
+struct Sixteen {
+  uint64_t words[2];
+};
+
+void gather_on_cpu(const StagedSection& staged, const at::Tensor& tensor, const at::Tensor& target) {
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  const auto* from = static_cast<const char*>(tensor.data_ptr());
+  auto* to = static_cast<char*>(target.data_ptr());
+  if (!staged.box_sizes.empty()) {
+    copy_box_merged(from + staged.box_offset * size, to, staged, size);
+    return;
+  }
+  switch (size) {
+    case 1: copy_listed<uint8_t>(from, to, staged); break;
+    case 2: copy_listed<uint16_t>(from, to, staged); break;
+    case 4: copy_listed<uint32_t>(from, to, staged); break;
+    case 8: copy_listed<uint64_t>(from, to, staged); break;
+    default: copy_listed<Sixteen>(from, to, staged); break;
+  }
+}
+
+void gather_on_device(const StagedSection& staged, const at::Tensor& tensor, at::Tensor target) {
+  if (!staged.box_sizes.empty()) {
+    target.copy_(tensor.as_strided(staged.box_sizes, staged.box_strides, tensor.storage_offset() + staged.box_offset),
+                 /*non_blocking=*/true);
+    return;
+  }
+  // All of the tensor's memory as one row; the index counts in it.
+  int64_t extent = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d) extent += (tensor.size(d) - 1) * tensor.stride(d);
+  at::index_select_out(target, tensor.as_strided({extent}, {1}, tensor.storage_offset()), 0, staged.index);
+}
+
+/// The box of a sparse or quantized tensor as a dense one. Only the part that is shown becomes dense.
+at::Tensor densified(const at::Tensor& tensor, const Selection& selection) {
+  at::Tensor part = tensor.detach();
+  for (size_t d = 0; d < selection.box.size(); ++d) {
+    const Range& range = selection.box[d];
+    const auto dim = static_cast<int64_t>(d);
+    if (range.count == tensor.size(dim) && range.step == 1) continue;
+    if (part.layout() == c10::kStrided) {
+      part = part.slice(dim, range.start, range.start + range.step * (range.count - 1) + 1, range.step);
+    } else {
+      part = part.index_select(dim, at::arange(range.start, range.start + range.step * range.count, range.step,
+                                               at::TensorOptions().dtype(at::kLong).device(part.device())));
+    }
+  }
+  if (part.is_quantized()) part = part.dequantize();
+  if (part.layout() != c10::kStrided) part = part.to_dense();
+  return part.resolve_neg().contiguous();
+}
+
+/// The same for what cannot be cut before it is dense: compressed rows, channel-wise quantization, a vendor's blocks.
+at::Tensor densified_whole(const at::Tensor& tensor, const Selection& selection) {
+  at::Tensor whole = tensor.detach();
+  if (whole.is_quantized()) whole = whole.dequantize();
+  if (whole.layout() != c10::kStrided) whole = whole.to_dense();
+  return densified(whole, selection);
+}
+
+at::Tensor dense_part(const at::Tensor& tensor, const Selection& selection) {
+  try {
+    return densified(tensor, selection);
+  } catch (const c10::Error&) {
+    return densified_whole(tensor, selection);
+  }
+}
+
+void gather_densified(const StagedSection& staged, const Selection& selection, const at::Tensor& tensor,
+                      at::Tensor target) {
+  const at::Tensor dense = dense_part(tensor, selection);
+  if (!selection.box.empty()) {
+    target.copy_(dense.view(target.sizes()));
+  } else if (dense.is_cpu()) {
+    gather_on_cpu(staged, dense, target);
+  } else {
+    gather_on_device(staged, dense, target);
+  }
+}
+
+void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, const at::Tensor& tensor) {
+  const StagedSection& staged = plan.views[view].sections[section];
+  const at::Tensor& target = slot.targets[view][section];
+  if (tensor.has_storage() && tensor.storage().nbytes() == 0) throw std::runtime_error("its memory was freed");
+  const bool dense = plan.tensors[staged.candidate].dense;
+  if (dense && tensor.is_cpu()) {  // a conjugate view is read as it lies: the magnitude is the same
+    gather_on_cpu(staged, tensor, target);
+    return;
+  }
+  // Below autograd: the copies are no part of anybody's graph, and skipping its dispatch halves their price.
+  const at::NoGradGuard no_grad;
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  if (!dense) {
+    gather_densified(staged, plan.views[view].layout->sections[staged.section].selection, tensor, target);
+  } else {
+    gather_on_device(staged, tensor, target);
+  }
+}
+
+}  // namespace
+
+Slot* acquire_slot(const Plan& plan) {
+  for (const auto& slot : plan.slots) {
+    if (slot->state.load(std::memory_order_acquire) != Slot::State::Free) continue;
+    // Also when it was filled and given back unseen: the next one may come on another stream.
+    if (!slot->quiet()) continue;
+    slot->state.store(Slot::State::Filling, std::memory_order_relaxed);
+    return slot.get();
+  }
+  return nullptr;
+}
+
+GatherIndex::GatherIndex(const Plan& plan) : by_candidate(plan.tensors.size()) {
+  for (size_t view = 0; view < plan.views.size(); ++view) {
+    for (size_t section = 0; section < plan.views[view].sections.size(); ++section) {
+      by_candidate[plan.views[view].sections[section].candidate].push_back({view, section});
+    }
+  }
+}
+
+void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor) {
+  for (const auto& place : index.by_candidate[candidate]) {
+    gather_section(plan, slot, place.view, place.section, tensor);
+  }
+}
+
+void record_filled(Slot& slot) {
+  for (auto& event : slot.filled) event.record();
+}
+
+void record_filled(Slot& slot, c10::Device device) {
+  // An event of another device is not ours to record; one of the CPU needs none.
+  for (auto& event : slot.filled) {
+    if (event.device() == device) event.extend();
+  }
+}
+
+void finish(Slot& slot) {
+  slot.state.store(Slot::State::Filled, std::memory_order_release);
+}
+
+void abandon(Slot& slot) { slot.state.store(Slot::State::Free, std::memory_order_release); }
+
+}  // namespace beholder

@@ -1,0 +1,104 @@
+// Hands pictures to callbacks: one worker thread and one bounded queue for each, so that a slow, throwing or hanging
+// callback is nobody else's problem.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "beholder/callback.h"
+#include "beholder/state.h"
+
+namespace beholder {
+
+/// One callback, its thread and its queue. The thread owns a share of this object, so that a callback that hangs for
+/// ever can be left behind.
+class Worker : public std::enable_shared_from_this<Worker> {
+ public:
+  Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes);
+
+  void start();
+  /// Queues a picture by the callback's overflow policy. Any thread; never waits for the callback.
+  void push(std::shared_ptr<const Picture> picture);
+  /// Asks the thread to show what is queued, close and end.
+  void request_close();
+  /// Waits until the thread has ended; false after `timeout`.
+  bool wait_ended(std::chrono::milliseconds timeout);
+  /// The same; the thread is then joined, or left behind.
+  bool wait_closed(std::chrono::milliseconds timeout);
+
+  CallbackState state() const;
+  /// CPU time of the thread up to its last picture, in seconds.
+  double cpu_seconds() const { return cpu_seconds_.load(std::memory_order_relaxed); }
+  const Needs& needs() const { return needs_; }
+  const std::string& name() const { return name_; }
+  const Callback* callback() const { return callback_.get(); }
+  bool usable() const { return usable_.load(std::memory_order_relaxed); }
+
+ private:
+  void run();
+  bool guarded(const char* what, const std::function<void()>& call);
+
+  const std::shared_ptr<Callback> callback_;
+  const Run run_;
+  const int64_t max_queue_bytes_;
+  std::string name_;      // set once in the constructor
+  Needs needs_;           // likewise
+  Overflow overflow_ = Overflow::DropOldest;  // likewise
+  std::thread thread_;    // used by the thread that starts and ends the worker
+  std::atomic<double> cpu_seconds_{0};
+  std::atomic<bool> usable_{true};  // false: open() threw
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<const Picture>> queue_;  // guarded by mutex_
+  int64_t queued_bytes_ = 0;                          // guarded by mutex_
+  bool closing_ = false, ended_ = false;              // guarded by mutex_
+  CallbackState state_;                               // guarded by mutex_
+  std::set<std::string> known_errors_;                // guarded by mutex_
+};
+
+/// All callbacks of a Beholder.
+/// Multithreading: any thread.
+class Dispatcher {
+ public:
+  /// How long callbacks may take to close, all together.
+  static constexpr std::chrono::milliseconds kPatience{10000};
+
+  explicit Dispatcher(int64_t max_queue_bytes) : max_queue_bytes_(max_queue_bytes) {}
+  /// close(kPatience), where it was not closed before.
+  ~Dispatcher();
+
+  /// A callback that was added before is ignored: it has one thread. Throws what its name(), needs() and overflow() do,
+  /// and where the system has no thread for it.
+  void add(std::shared_ptr<Callback> callback, Run run);
+  /// To every callback that wants it.
+  void dispatch(const std::shared_ptr<const Picture>& picture);
+  /// Shows what is queued and closes, one after the other in the reverse order of their adding; callbacks that do not
+  /// end within `timeout` are left behind, with one line. One that hangs leaves the others their share of that time.
+  /// Nothing is added or dispatched afterwards; states() stays.
+  void close(std::chrono::milliseconds timeout);
+
+  /// What all callbacks need together; those that could not be opened need nothing.
+  Needs needs() const;
+  bool empty() const;
+  std::vector<CallbackState> states() const;
+  /// CPU time of all workers so far, in seconds.
+  double cpu_seconds() const;
+
+ private:
+  const int64_t max_queue_bytes_;
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<Worker>> workers_;  // guarded by mutex_
+  bool closed_ = false;                           // guarded by mutex_
+};
+
+}  // namespace beholder

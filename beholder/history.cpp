@@ -1,0 +1,361 @@
+#include "beholder/history.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/sub.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace beholder {
+namespace {
+
+/// Values that stay in the first-level cache while all entries of the window pass over them.
+constexpr int64_t kBlock = 1024;
+
+/// Raw pointers to the window, oldest first. CPU only.
+std::vector<const float*> pointers(const std::deque<at::Tensor>& entries) {
+  std::vector<const float*> out;
+  for (const auto& entry : entries) out.push_back(static_cast<const float*>(entry.data_ptr()));
+  return out;
+}
+
+/// Sum of squared deviations of values [begin, end) in two passes, in float32, oldest first, divided by `divisor`. Where
+/// they are no nullptr, `origin` receives the mean and `mean` what rounding has left out of it: the mean of the deviations
+/// from origin. A value that is the same in all entries has the sum 0 (NaN where it is not finite), not the rounding
+/// error of its mean.
+void two_passes_cpu(const std::vector<const float*>& entries, int64_t begin, int64_t end, float* origin, float* mean,
+                    float* squares, float divisor) {
+  const auto count = static_cast<float>(entries.size());
+  float m[kBlock], q[kBlock], rest[kBlock];
+  int32_t changed[kBlock];
+  for (int64_t block = begin; block < end; block += kBlock) {
+    const int64_t n = std::min(end - block, kBlock);
+    const float* first = entries[0] + block;
+    std::copy_n(first, n, m);
+    std::fill_n(changed, n, 0);
+    for (size_t t = 1; t < entries.size(); ++t) {
+      const float* x = entries[t] + block;
+      for (int64_t i = 0; i < n; ++i) m[i] += x[i];
+      for (int64_t i = 0; i < n; ++i) changed[i] |= x[i] != first[i] ? 1 : 0;
+    }
+    for (int64_t i = 0; i < n; ++i) m[i] = changed[i] ? m[i] / count : first[i];
+    std::fill_n(q, n, 0.0F);
+    if (!origin) {
+      for (const float* entry : entries) {
+        const float* x = entry + block;
+        for (int64_t i = 0; i < n; ++i) q[i] += (x[i] - m[i]) * (x[i] - m[i]);
+      }
+    } else {
+      std::fill_n(rest, n, 0.0F);
+      for (const float* entry : entries) {
+        const float* x = entry + block;
+        for (int64_t i = 0; i < n; ++i) {
+          const float d = x[i] - m[i];
+          q[i] += d * d;
+          rest[i] += d;
+        }
+      }
+      std::copy_n(m, n, origin + block);
+      for (int64_t i = 0; i < n; ++i) mean[block + i] = rest[i] / count;
+    }
+    for (int64_t i = 0; i < n; ++i) squares[block + i] = q[i] / divisor;
+  }
+}
+
+/// A number on the device. (Some devices multiply by the reciprocal of a number that comes from the host.)
+at::Tensor number(double value, const at::Tensor& like) { return at::full({}, value, like.options()); }
+
+/// The same on other devices.
+void two_passes_device(const std::deque<at::Tensor>& entries, int64_t begin, int64_t end, const at::Tensor& origin,
+                       const at::Tensor& mean, const at::Tensor& squares, double divisor) {
+  const auto part = [&](const at::Tensor& t) { return t.narrow(0, begin, end - begin); };
+  auto m = origin.defined() ? part(origin) : at::empty({end - begin}, squares.options());
+  auto q = part(squares);
+  m.copy_(part(entries[0]));
+  for (size_t t = 1; t < entries.size(); ++t) m.add_(part(entries[t]));
+  m.div_(number(static_cast<double>(entries.size()), m));
+  at::Tensor same;
+  for (size_t t = 1; t < entries.size(); ++t) {
+    auto equal = part(entries[t]).eq(part(entries[0]));
+    same = same.defined() ? same.logical_and_(equal) : std::move(equal);
+  }
+  if (same.defined()) m.copy_(at::where(same, part(entries[0]), m));
+  q.zero_();
+  for (const auto& entry : entries) q.add_(part(entry).sub(m).square_());
+  if (divisor != 1) q.div_(number(divisor, q));
+  if (!mean.defined()) return;
+  auto rest = part(mean).zero_();
+  for (const auto& entry : entries) rest.add_(part(entry).sub(m));
+  rest.div_(number(static_cast<double>(entries.size()), rest));
+}
+
+float* floats(const at::Tensor& tensor) { return tensor.defined() ? static_cast<float*>(tensor.data_ptr()) : nullptr; }
+
+void two_passes(const std::deque<at::Tensor>& entries, int64_t begin, int64_t end, const at::Tensor& origin,
+                const at::Tensor& mean, const at::Tensor& squares, double divisor) {
+  if (!squares.is_cpu()) {
+    two_passes_device(entries, begin, end, origin, mean, squares, divisor);
+    return;
+  }
+  two_passes_cpu(pointers(entries), begin, end, floats(origin), floats(mean), floats(squares),
+                 static_cast<float>(divisor));
+}
+
+/// 1 + the length of the run of equal newest entries, at most 255; what `unchanged` starts with.
+void count_unchanged(const std::deque<at::Tensor>& entries, at::Tensor& unchanged) {
+  unchanged.zero_();
+  auto running = at::empty_like(unchanged).fill_(1);
+  for (size_t t = entries.size(); t-- > 1;) {
+    running.mul_(entries[t].eq(entries[t - 1]));
+    unchanged.add_(running);
+  }
+}
+
+struct Running {
+  const float *added, *newest;
+  const float* removed;  // nullptr while the window fills; may be the memory of `shown`
+  float *origin, *mean, *squares, *shown;
+  uint8_t *peak, *unchanged;
+};
+
+/// The exponents of `n` numbers that are not negative: 0 for 0, 255 for NaN and infinity. n <= kBlock.
+void exponents(const float* numbers, int64_t n, uint8_t* out) {
+  uint32_t bits[kBlock];
+  std::memcpy(bits, numbers, static_cast<size_t>(n) * sizeof(float));
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(bits[i] >> 23);
+}
+
+/// What is left of a sum that has shrunk by more than 2 to this power is mostly its rounding error.
+constexpr int kShrunk = 12;
+
+/// What was poisoned by a value that has left the window (NaN, or one that was larger by far) is computed anew: each
+/// value of [begin, end) alone, or all of them where there are many. (On other devices the part that is recomputed at
+/// each picture does that, within one window.) end - begin <= kBlock.
+void heal_cpu(const std::vector<const float*>& entries, const Running& r, int64_t begin, int64_t end) {
+  const auto n = end - begin;
+  uint8_t* peak = r.peak + begin;
+  uint8_t now[kBlock];
+  exponents(r.squares + begin, n, now);
+  const auto is_bad = [&](int64_t i) -> uint8_t { return (peak[i] - now[i] > kShrunk ? 1 : 0) | (now[i] == 255 ? 1 : 0); };
+  uint8_t any = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    peak[i] = std::max(peak[i], now[i]);
+    any |= is_bad(i);
+  }
+  if (any == 0) return;
+  const auto compute = [&](int64_t first, int64_t count) {
+    two_passes_cpu(entries, begin + first, begin + first + count, r.origin, r.mean, r.squares, 1);
+    exponents(r.squares + begin + first, count, peak + first);
+    for (int64_t i = begin + first; i < begin + first + count; ++i) {
+      r.shown[i] = r.squares[i] / static_cast<float>(entries.size());
+    }
+  };
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) bad += is_bad(i);
+  if (bad > n / 32) {
+    compute(0, n);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    if (is_bad(i) != 0) compute(i, 1);
+  }
+}
+
+/// The sums of [begin, end) are exact.
+void peaks_cpu(const at::Tensor& squares, int64_t begin, int64_t end, const at::Tensor& peak) {
+  for (int64_t i = begin; i < end; i += kBlock) {
+    exponents(floats(squares) + i, std::min(kBlock, end - i), static_cast<uint8_t*>(peak.data_ptr()) + i);
+  }
+}
+
+/// One new value for each of n; `entries` are those afterwards.
+void run_cpu(const std::vector<const float*>& entries, const Running& r, int64_t n) {
+  const auto count = static_cast<int>(entries.size());
+  const float share = 1.0F / static_cast<float>(count);
+  const auto full = static_cast<uint8_t>(count - 1);
+  for (int64_t block = 0; block < n; block += kBlock) {
+    const int64_t stop = std::min(n, block + kBlock);
+    if (r.removed) {
+      for (int64_t i = block; i < stop; ++i) {
+        const float d = r.added[i] - r.removed[i];
+        const float mean = r.mean[i] + d * share;
+        const float squares =
+            r.squares[i] + d * (((r.added[i] - r.origin[i]) - mean) + ((r.removed[i] - r.origin[i]) - r.mean[i]));
+        r.mean[i] = mean;
+        r.squares[i] = squares < 0 ? 0 : squares;
+      }
+    } else {
+      for (int64_t i = block; i < stop; ++i) {
+        const float x = r.added[i] - r.origin[i];
+        const float d = x - r.mean[i];
+        r.mean[i] += d * share;
+        r.squares[i] += d * (x - r.mean[i]);
+      }
+    }
+    for (int64_t i = block; i < stop; ++i) {
+      const uint8_t next = r.unchanged[i] < 255 ? r.unchanged[i] + 1 : 255;
+      r.unchanged[i] = r.added[i] == r.newest[i] ? next : 0;
+    }
+    for (int64_t i = block; i < stop; ++i) r.shown[i] = r.squares[i] * (r.unchanged[i] >= full ? 0.0F : share);
+    heal_cpu(entries, r, block, stop);
+  }
+}
+
+void run_device(const at::Tensor& added, const at::Tensor& newest, const at::Tensor& removed, const at::Tensor& origin,
+                at::Tensor& mean, at::Tensor& squares, at::Tensor& unchanged, at::Tensor& shown, int count) {
+  const float share = 1.0F / static_cast<float>(count);  // operation by operation as run_cpu()
+  if (removed.defined()) {
+    const auto d = added.sub(removed);
+    const auto old_distance = removed.sub(origin).sub_(mean);
+    mean.add_(d.mul(share));
+    squares.add_(d.mul(added.sub(origin).sub_(mean).add_(old_distance)));
+    squares.copy_(at::where(squares.lt(0), at::zeros_like(squares), squares));
+  } else {
+    const auto x = added.sub(origin);
+    const auto d = x.sub(mean);
+    mean.add_(d.mul(share));
+    squares.add_(d.mul(x.sub(mean)));
+  }
+  unchanged.clamp_max_(254).add_(1).mul_(added.eq(newest));
+  shown.copy_(squares).mul_(share).masked_fill_(unchanged.ge(count - 1), 0);
+}
+
+}  // namespace
+
+void History::clear() {
+  for (auto& entry : entries_) retire(std::move(entry));
+  entries_.clear();
+  retire(std::move(previous_));
+  previous_ = origin_ = mean_ = squares_ = peak_ = unchanged_ = at::Tensor();
+  change_steps_ = 0;
+  refresh_ = 0;
+}
+
+at::Tensor History::buffer(int64_t count, c10::Device device) {
+  while (!spare_.empty()) {
+    at::Tensor tensor = std::move(spare_.back());
+    spare_.pop_back();
+    if (tensor.numel() == count && tensor.device() == device) return tensor;
+  }
+  return at::empty({count}, at::TensorOptions().dtype(at::kFloat).device(device));
+}
+
+void History::retire(at::Tensor tensor) {
+  if (tensor.defined() && spare_.size() < 3) spare_.push_back(std::move(tensor));
+}
+
+at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_size) {
+  const at::NoGradGuard no_grad;
+  const bool other = !entries_.empty() && (entries_.back().sizes() != values.sizes() ||
+                                           entries_.back().device() != values.device());
+  if (other) clear();
+  switch (mode) {
+    case Mode::Variance: return variance(std::move(values), window_size);
+    case Mode::Change: return change(std::move(values), step);
+    case Mode::Current: break;
+  }
+  if (!entries_.empty()) clear();
+  retire(std::move(shown_));
+  shown_ = values;
+  return values;
+}
+
+at::Tensor History::change(at::Tensor values, int64_t step) {
+  if (!shown_.defined() || shown_.sizes() != values.sizes() || shown_.device() != values.device()) {
+    shown_ = at::empty_like(values);
+  }
+  if (entries_.empty()) {
+    shown_.zero_();
+    shown_.masked_fill_(values.isfinite().logical_not_(), std::numeric_limits<float>::quiet_NaN());
+    change_steps_ = 0;
+  } else {
+    at::sub_out(shown_, values, entries_.back());
+    change_steps_ = step - previous_step_;
+    retire(std::move(previous_));
+    previous_ = entries_.back();
+    entries_.clear();
+  }
+  entries_.push_back(std::move(values));
+  previous_step_ = step;
+  return shown_;
+}
+
+at::Tensor History::variance(at::Tensor values, int window_size) {
+  const auto window = static_cast<size_t>(std::max(2, window_size));
+  const int64_t n = values.numel();
+  if (!shown_.defined() || shown_.sizes() != values.sizes() || shown_.device() != values.device()) {
+    shown_ = at::empty_like(values);
+  }
+  at::Tensor removed;
+  bool jump = false;  // more than one entry leaves: the running form starts anew
+  while (entries_.size() >= window) {
+    jump = jump || removed.defined();
+    retire(std::move(removed));
+    removed = std::move(entries_.front());
+    entries_.pop_front();
+  }
+  entries_.push_back(std::move(values));
+  const auto count = static_cast<int>(entries_.size());
+  if (count <= kExactEntries || count * n <= kExactValues) {
+    unchanged_ = at::Tensor();
+    two_passes(entries_, 0, n, /*origin=*/at::Tensor(), /*mean=*/at::Tensor(), shown_, count);
+    retire(std::move(removed));
+    return shown_;
+  }
+  if (jump || !unchanged_.defined()) {
+    origin_ = at::empty_like(shown_);
+    mean_ = at::empty_like(shown_);
+    squares_ = at::empty_like(shown_);
+    unchanged_ = at::empty({n}, shown_.options().dtype(at::kByte));
+    two_passes(entries_, 0, n, origin_, mean_, squares_, 1);
+    if (squares_.is_cpu()) {
+      peak_ = at::empty_like(unchanged_);
+      peaks_cpu(squares_, 0, n, peak_);
+    }
+    count_unchanged(entries_, unchanged_);
+    shown_.copy_(squares_).mul_(1.0F / static_cast<float>(count)).masked_fill_(unchanged_.ge(count - 1), 0);
+    retire(std::move(removed));
+    return shown_;
+  }
+  const at::Tensor& added = entries_[entries_.size() - 1];
+  const at::Tensor& newest = entries_[entries_.size() - 2];
+  // A part of the values anew, so that nothing of what has left the window stays.
+  const int64_t parts = count, part = (n + parts - 1) / parts, begin = std::min(n, refresh_ % parts * part);
+  const int64_t end = std::min(n, begin + part);
+  ++refresh_;
+  if (shown_.is_cpu()) {
+    if (removed.defined()) {  // its memory is in the cache when it is not needed any more
+      retire(std::move(shown_));
+      shown_ = removed;
+    }
+    const Running running{floats(added),
+                          floats(newest),
+                          floats(removed),
+                          floats(origin_),
+                          floats(mean_),
+                          floats(squares_),
+                          floats(shown_),
+                          static_cast<uint8_t*>(peak_.data_ptr()),
+                          static_cast<uint8_t*>(unchanged_.data_ptr())};
+    const auto entries = pointers(entries_);
+    run_cpu(entries, running, n);
+    two_passes_cpu(entries, begin, end, running.origin, running.mean, running.squares, 1);
+    peaks_cpu(squares_, begin, end, peak_);
+    removed = at::Tensor();
+  } else {
+    run_device(added, newest, removed, origin_, mean_, squares_, unchanged_, shown_, count);
+    if (end > begin) two_passes(entries_, begin, end, origin_, mean_, squares_, 1);
+  }
+  retire(std::move(removed));
+  return shown_;
+}
+
+}  // namespace beholder

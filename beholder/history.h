@@ -1,0 +1,59 @@
+// Past values of one view: what variance and change are computed from. Owned by the render thread's view.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+
+#include "beholder/settings.h"
+
+namespace beholder {
+
+/// The window of past pictures' values.
+///
+/// Variance is the population variance over the window. Up to five entries, and as long as the whole window holds no
+/// more than kExactValues values, it is computed as the original does (two passes in float32, oldest first), so that
+/// its pixels are equal. Longer windows of many values use a running mean and sum of squared deviations (Welford 1962,
+/// with replacement of the oldest entry), whose cost does not depend on the window; each picture recomputes a part of
+/// the values in two passes, so that no rounding error outlives the window. A value that did not change within the
+/// window has variance exactly 0; one that was not finite within the window has variance NaN.
+class History {
+ public:
+  /// 16 MiB of float32: two passes over them take a millisecond or two.
+  static constexpr int64_t kExactValues = int64_t{1} << 22;
+  static constexpr int kExactEntries = 5;
+
+  void clear();
+
+  /// Uninitialised float32 (count) on `device` for the next values; reuses what has left the window.
+  at::Tensor buffer(int64_t count, c10::Device device);
+
+  /// Takes `values`, float32 (n), and returns what is shown, float32 (n): in mode current the values themselves.
+  at::Tensor push(at::Tensor values, int64_t step, Mode mode, int window_size);
+
+  /// Entries in the window (variance), 1 or 2 pictures (change), else 0.
+  int size() const { return static_cast<int>(entries_.size()); }
+  /// Mode change: steps between the two pictures; 0 before the second.
+  int64_t change_steps() const { return change_steps_; }
+  /// Mode change: the values before the change, undefined before the second picture.
+  const at::Tensor& previous() const { return previous_; }
+
+ private:
+  at::Tensor change(at::Tensor values, int64_t step);
+  at::Tensor variance(at::Tensor values, int window_size);
+  void retire(at::Tensor tensor);
+
+  std::deque<at::Tensor> entries_;  // oldest first; each float32 (n)
+  std::deque<at::Tensor> spare_;    // buffers to reuse
+  at::Tensor previous_, shown_;
+  int64_t previous_step_ = 0, change_steps_ = 0;
+  // The running form; undefined while the exact one is used.
+  at::Tensor origin_, mean_;  // float32 (n): the mean when it was last exact, and the mean's distance from it
+  at::Tensor squares_;        // float32 (n): sum of squared deviations
+  at::Tensor unchanged_;      // uint8 (n): pictures since the value changed
+  at::Tensor peak_;           // uint8 (n): exponent of the largest sum of squares since it was last exact (CPU)
+  int64_t refresh_ = 0;                    // which part is recomputed next
+};
+
+}  // namespace beholder

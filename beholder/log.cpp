@@ -1,0 +1,76 @@
+#include "beholder/log.h"
+
+#ifdef BEHOLDER_WITHOUT_SPDLOG
+#include <cstdio>
+#else
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#endif
+
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace beholder {
+namespace {
+
+struct Sink {
+  std::mutex mutex;
+  std::function<void(LogLevel, const std::string&)> function;  // guarded by mutex
+};
+
+// Leaked on purpose: static destructors of the user's program may still log.
+Sink& sink() {
+  static auto* instance = new Sink;
+  return *instance;
+}
+
+#ifdef BEHOLDER_WITHOUT_SPDLOG
+
+// One call of fputs() for a line, so that lines of several threads do not mix.
+void write(LogLevel, const std::string& text) { std::fputs(("[beholder] " + text + "\n").c_str(), stderr); }
+
+#else
+
+spdlog::logger& logger() {
+  static auto* instance = [] {
+    auto existing = spdlog::get("beholder");
+    if (!existing) {
+      existing = spdlog::stderr_color_mt("beholder");
+      existing->set_pattern("[%n] %^%v%$");
+    }
+    return new std::shared_ptr<spdlog::logger>(existing);
+  }();
+  return **instance;
+}
+
+void write(LogLevel level, const std::string& text) {
+  switch (level) {
+    case LogLevel::Info: logger().info("{}", text); break;
+    case LogLevel::Warning: logger().warn("{}", text); break;
+    case LogLevel::Error: logger().error("{}", text); break;
+  }
+}
+
+#endif
+
+}  // namespace
+
+void log(LogLevel level, const std::string& text) noexcept {
+  try {
+    std::lock_guard<std::mutex> lock(sink().mutex);
+    if (sink().function) {
+      sink().function(level, text);
+    } else {
+      write(level, text);
+    }
+  } catch (...) {  // a log line must not end a training
+  }
+}
+
+void set_log_sink(std::function<void(LogLevel, const std::string&)> function) {
+  std::lock_guard<std::mutex> lock(sink().mutex);
+  sink().function = std::move(function);
+}
+
+}  // namespace beholder

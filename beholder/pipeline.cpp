@@ -1,0 +1,380 @@
+#include "beholder/pipeline.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <exception>
+#include <future>
+#include <utility>
+
+#include "beholder/capture.h"
+#include "beholder/log.h"
+
+namespace beholder {
+namespace {
+
+using Clock = Pipeline::Clock;
+
+/// Colours, scale or the info text differ: the values shown are the same.
+bool looks_differ(const Settings& a, const Settings& b) {
+  return a.scaling != b.scaling || a.colormap != b.colormap || a.info != b.info;
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+/// A filled slot on the render thread: given back when this ends, however it ends. The training thread may fill it as
+/// soon as what was enqueued until then on the current streams is done.
+class Draining {
+ public:
+  Draining(Slot& slot, const std::vector<c10::Device>& devices) : slot_(slot) {
+    for (auto& event : slot_.filled) {
+      for (const auto& device : devices) event.block_current_stream(device);
+    }
+  }
+  ~Draining() {
+    try {
+      for (auto& event : slot_.drained) event.record();
+    } catch (...) {  // a lost device: rendering has reported it
+    }
+    abandon(slot_);
+  }
+  Draining(const Draining&) = delete;
+  Draining& operator=(const Draining&) = delete;
+
+ private:
+  Slot& slot_;
+};
+
+}  // namespace
+
+Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher)
+    : options_(std::move(options)), settings_(std::move(settings)), dispatcher_(dispatcher) {
+  main_ = std::make_unique<ViewRenderer>(pool_);
+  followed_ = settings_->get();
+  listener_ = settings_->add_listener([this] {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      settings_changed_ = true;
+    }
+    changed_.notify_all();
+  });
+  thread_ = std::thread([this] { run(); });
+}
+
+Pipeline::~Pipeline() { end(); }
+
+void Pipeline::end() {
+  if (!thread_.joinable()) return;
+  settings_->remove_listener(listener_);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+std::shared_ptr<const Plan> Pipeline::plan() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return plan_;
+}
+
+bool Pipeline::planning() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return planning_;
+}
+
+void Pipeline::request_plan(PlanRequest request) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    request_ = std::move(request);
+    planning_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue_.push_back({std::move(plan), slot, capture});
+  }
+  changed_.notify_all();
+}
+
+void Pipeline::report(const char* where, const std::string& error) {
+  const std::string text = first_line(error);
+  bool news;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++errors_;
+    last_error_ = text;
+    news = known_errors_.size() < 100 && known_errors_.insert(text).second;
+  }
+  if (news) log_error(std::string(where) + ": " + text + "; this picture is left out, the training goes on");
+}
+
+template <typename Call>
+void Pipeline::guarded(const char* where, const Call& call) {
+  try {
+    call();
+  } catch (const std::exception& e) {
+    report(where, e.what());
+  } catch (...) {
+    report(where, "an exception that is no std::exception");
+  }
+}
+
+void Pipeline::run() {
+  pthread_setname_np(pthread_self(), "bh render");
+  guarded("starting the render thread", [] { use_one_cpu_thread(); });
+  for (;;) {
+    std::optional<PlanRequest> request;
+    std::optional<Item> item;
+    std::deque<std::function<void()>> questions;
+    bool settings_changed;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || request_ || !queue_.empty() || !questions_.empty() || settings_changed_; });
+      settings_changed = std::exchange(settings_changed_, false);
+      questions.swap(questions_);
+      if (!queue_.empty()) {
+        item = std::move(queue_.front());
+        queue_.pop_front();
+      } else if (request_) {
+        request = std::exchange(request_, std::nullopt);
+      } else if (stop_) {
+        break;
+      }
+    }
+    const auto started = Clock::now();
+    for (const auto& question : questions) guarded("answering a viewer", question);
+    if (settings_changed) guarded("changing the settings", [&] { follow_settings(); });
+    if (request) {
+      guarded("planning the picture", [&] { make_plan_now(*request); });
+      // The first plan of a picture is paid for with the picture; one after the other (shapes that change at each
+      // update, plans that fail) are paid for like pictures.
+      if (std::exchange(plan_unused_, true)) account_cpu(started);
+      std::lock_guard<std::mutex> lock(mutex_);
+      planning_ = request_.has_value();
+    }
+    if (item) {
+      guarded("rendering", [&] { render(*item); });
+      if (item->slot) abandon(*item->slot);  // after an exception
+      plan_unused_ = false;
+      item.reset();
+      account_cpu(started);
+    }
+    retired_.erase(std::remove_if(retired_.begin(), retired_.end(),
+                                  [](const auto& plan) { return plan.use_count() == 1 && plan->quiet(); }),
+                   retired_.end());
+  }
+  guarded("ending the render thread", [&] { free_device_memory(); });
+}
+
+/// Here, where what the devices still do with it is known, and may be waited for.
+void Pipeline::free_device_memory() {
+  main_.reset();
+  live_.reset();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (plan_) retired_.push_back(std::exchange(plan_, nullptr));
+  }
+  for (auto& plan : std::exchange(retired_, {})) {
+    SideStreams side(plan->devices);
+    for (auto& slot : plan->slots) Draining wait(*slot, plan->devices);
+    side.synchronize();
+  }
+}
+
+void Pipeline::make_plan_now(const PlanRequest& request) {
+  auto plan = make_plan(request, options_);
+  last_request_ = request;
+  log_not_shown(*plan);
+  std::shared_ptr<const Plan> old;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    old = std::exchange(plan_, std::move(plan));
+  }
+  if (old) retired_.push_back(std::move(old));
+}
+
+void Pipeline::log_not_shown(const Plan& plan) {
+  std::string text;
+  int named = 0, more = 0;
+  for (const auto& [name, reason] : plan.not_shown) {
+    // Gradients that do not exist are ordinary (frozen parameters); Beholder::update() gives the hint about them.
+    if (plan.settings.values == Values::Gradients && reason == "undefined") continue;
+    if (logged_not_shown_.size() > 10000 || !logged_not_shown_.insert(name + '\n' + reason).second) continue;
+    if (++named <= 5) {
+      text += (text.empty() ? "" : ", ") + name + " (" + reason + ")";
+    } else {
+      ++more;
+    }
+  }
+  if (more > 0) text += " and " + std::to_string(more) + " more";
+  if (!text.empty()) log_warning("not shown: " + text);
+}
+
+void Pipeline::follow_settings() {
+  const auto [now, revision] = settings_->snapshot();
+  const Settings before = std::exchange(followed_, now);
+  if (now.paused && !live_ && main_->view()) {
+    SideStreams side(main_->plan()->devices);
+    live_ = main_->frozen_copy();
+  }
+  if (needs_capture(before, now) && last_request_ && last_request_->settings.values == now.values) {
+    // The next update() finds the plan ready.
+    PlanRequest request = *last_request_;
+    request.settings = now;
+    request.revision = revision;
+    make_plan_now(request);
+    return;
+  }
+  if (!looks_differ(before, now)) return;
+  ViewRenderer& shown = live_ ? *live_ : *main_;
+  if (!shown.plan()) return;
+  std::shared_ptr<Picture> picture;
+  {
+    SideStreams side(shown.plan()->devices);
+    if (!shown.render_again(now, dispatcher_.needs().statistics)) return;
+    side.synchronize();
+    picture = shown.finish();
+  }
+  picture->recoloured = true;
+  picture->live = true;
+  picture->film = false;
+  publish(std::move(picture), now, revision);
+}
+
+void Pipeline::render(Item& item) {
+  const Plan& plan = *item.plan;
+  const auto [now, revision] = settings_->snapshot();
+  const bool statistics = dispatcher_.needs().statistics;
+  struct Begun {
+    ViewRenderer* renderer;
+    bool live, film, freeze;
+  };
+  std::vector<Begun> begun;
+  {
+    SideStreams side(plan.devices);
+    Slot& slot = *std::exchange(item.slot, nullptr);
+    std::optional<Draining> draining(std::in_place, slot, plan.devices);
+    for (size_t v = 0; v < plan.views.size(); ++v) {
+      const ViewPlan& view = plan.views[v];
+      // While paused the live view holds its picture, unless the viewer has asked for other values since.
+      const bool held = now.paused && live_ && !needs_capture(live_->settings(), view.settings);
+      if (view.film) {
+        main_->render(item.plan, v, slot, item.capture, now, statistics);
+        begun.push_back({main_.get(), view.live && !held, true, view.live && now.paused && !held});
+        if (view.live && !now.paused) live_.reset();
+      } else if (!held) {
+        if (!live_) live_ = std::make_unique<ViewRenderer>(pool_);
+        live_->render(item.plan, v, slot, item.capture, now, statistics);
+        begun.push_back({live_.get(), true, false, false});
+      }
+    }
+    draining.reset();  // before the wait: the slot is not ours any more
+    for (const auto& one : begun) {
+      if (one.freeze) live_ = one.renderer->frozen_copy();
+    }
+    side.synchronize();
+  }
+  for (const auto& one : begun) {
+    auto picture = one.renderer->finish();
+    picture->live = one.live;
+    picture->film = one.film;
+    publish(std::move(picture), now, revision);
+  }
+}
+
+void Pipeline::publish(std::shared_ptr<Picture> picture, const Settings& settings, uint64_t revision) {
+  picture->sequence = ++sequence_;
+  // Values of an older wish are those of the plan's revision.
+  const bool as_wished = !needs_capture(picture->live ? picture->settings : picture->settings.film(),
+                                        picture->live ? settings : settings.film());
+  uint64_t& shown = picture->live ? live_revision_ : film_revision_;
+  if (as_wished) shown = revision;
+  picture->revision = shown;
+  std::shared_ptr<const Picture> before;  // let go after the lock: freeing 19 MB takes time
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++rendered_;
+    if (picture->live) {
+      before = std::exchange(last_, picture);
+      live_sequence_ = picture->sequence;
+    }
+  }
+  dispatcher_.dispatch(picture);
+}
+
+std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
+  // Shared with the question: the caller may have gone when it is answered.
+  const auto answer = std::make_shared<std::promise<std::optional<ShownValue>>>();
+  auto future = answer->get_future();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    constexpr size_t kMostQuestions = 64;
+    if (stop_ || questions_.size() >= kMostQuestions) return std::nullopt;
+    questions_.push_back([this, answer, sequence, x, y] {
+      std::optional<ShownValue> value;
+      try {
+        const ViewRenderer& shown = live_ ? *live_ : *main_;
+        if (sequence == live_sequence_ && shown.plan()) {
+          SideStreams side(shown.plan()->devices);
+          value = shown.value_at(x, y);
+        }
+      } catch (...) {
+        answer->set_value(std::nullopt);
+        throw;
+      }
+      answer->set_value(value);
+    });
+  }
+  changed_.notify_all();
+  if (future.wait_for(std::chrono::milliseconds(250)) != std::future_status::ready) return std::nullopt;
+  try {
+    return future.get();
+  } catch (const std::future_error&) {  // the pipeline ended before it was answered
+    return std::nullopt;
+  }
+}
+
+void Pipeline::account_cpu(Clock::time_point started) {
+  const double cpu = thread_cpu_seconds() + dispatcher_.cpu_seconds();
+  const double spent = std::max(0.0, cpu - cpu_before_);
+  cpu_before_ = cpu;
+  // Each picture is paid for by quiet: its CPU time is at most max_background of the time until the next one.
+  const auto quiet = std::chrono::duration<double>(std::min(spent / options_.max_background, 3600.0));
+  not_before_.store((started + std::chrono::duration_cast<Clock::duration>(quiet)).time_since_epoch().count(),
+                    std::memory_order_relaxed);
+  if (accounted_ != Clock::time_point{}) {
+    const double share = cpu_rate_.add(spent_before_, std::chrono::duration<double>(started - accounted_).count());
+    std::lock_guard<std::mutex> lock(mutex_);
+    background_ = share;
+  }
+  accounted_ = started;
+  spent_before_ = spent;
+}
+
+void Pipeline::add_to(State& state) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  state.rendered = rendered_;
+  state.errors += errors_;
+  if (!last_error_.empty()) state.last_error = last_error_;
+  state.background = background_;
+  state.max_background = options_.max_background;
+  state.max_device_bytes = options_.max_device_bytes;
+  state.max_host_bytes = options_.max_host_bytes;
+  if (plan_) {
+    state.device_bytes = plan_->device_bytes;
+    state.host_bytes = plan_->host_bytes;
+    state.not_shown = plan_->not_shown;
+  }
+}
+
+std::shared_ptr<const Picture> Pipeline::last_picture() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_;
+}
+
+}  // namespace beholder

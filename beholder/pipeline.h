@@ -1,0 +1,123 @@
+// The render thread: makes plans, waits for filled slots, renders, and hands pictures to the dispatcher. One of each
+// Beholder.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "beholder/dispatcher.h"
+#include "beholder/moving_rate.h"
+#include "beholder/options.h"
+#include "beholder/plan.h"
+#include "beholder/renderer.h"
+#include "beholder/settings.h"
+#include "beholder/state.h"
+
+namespace beholder {
+
+/// # Multithreading
+/// plan(), request_plan(), submit() and not_before() are for the training thread: they take a lock that is never held
+/// over work. state() may be called from any thread.
+///
+/// # Shutdown
+/// end() and the destructor render what was submitted, then end the thread.
+class Pipeline {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher);
+  ~Pipeline();
+  /// For the destructor of the owner; what only reads may be called afterwards. Does nothing the second time.
+  void end();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  /// The newest plan; nullptr before the first.
+  std::shared_ptr<const Plan> plan() const;
+  /// Asks for a plan; a later request replaces one that was not begun.
+  void request_plan(PlanRequest request);
+  /// True while a request is waiting or being worked on.
+  bool planning() const;
+  /// Hands over a filled slot of `plan`.
+  void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
+  /// The budget of our own threads allows no picture before this.
+  Clock::time_point not_before() const { return Clock::time_point(Clock::duration(not_before_.load(std::memory_order_relaxed))); }
+
+  /// Adds what the render thread knows.
+  void add_to(State& state) const;
+  /// The last picture of the live view, for those who come later; may be nullptr.
+  std::shared_ptr<const Picture> last_picture() const;
+  /// See Run::value_at. Any thread but the render thread.
+  std::optional<ShownValue> value_at(uint64_t sequence, int x, int y);
+  /// Counts and logs (once per text) a failure.
+  void report(const char* where, const std::string& error);
+
+ private:
+  struct Item {
+    std::shared_ptr<const Plan> plan;
+    Slot* slot;  // nullptr once it was given back
+    Capture capture;
+  };
+
+  void run();
+  void make_plan_now(const PlanRequest& request);
+  void follow_settings();
+  void render(Item& item);
+  /// `settings`, `revision`: those of now that the picture was made with.
+  void publish(std::shared_ptr<Picture> picture, const Settings& settings, uint64_t revision);
+  void free_device_memory();
+  void account_cpu(Clock::time_point started);
+  void log_not_shown(const Plan& plan);
+  template <typename Call>
+  void guarded(const char* where, const Call& call);
+
+  const Options options_;
+  const std::shared_ptr<SharedSettings> settings_;
+  Dispatcher& dispatcher_;
+  std::atomic<int64_t> not_before_{0};  // Clock's ticks
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Item> queue_;                        // guarded by mutex_
+  std::optional<PlanRequest> request_;            // guarded by mutex_
+  std::deque<std::function<void()>> questions_;   // guarded by mutex_; answered by the render thread
+  bool planning_ = false;                         // guarded by mutex_
+  bool settings_changed_ = false, stop_ = false;  // guarded by mutex_
+  std::shared_ptr<const Plan> plan_;              // guarded by mutex_
+  std::shared_ptr<const Picture> last_;           // guarded by mutex_
+  int64_t rendered_ = 0, errors_ = 0;             // guarded by mutex_
+  std::string last_error_;                        // guarded by mutex_
+  std::set<std::string> known_errors_;            // guarded by mutex_
+  double background_ = 0;                         // guarded by mutex_
+
+  // Of the render thread alone.
+  std::shared_ptr<PixelPool> pool_ = std::make_shared<PixelPool>();
+  std::unique_ptr<ViewRenderer> main_;  // the film's view, which usually is the live one too
+  std::unique_ptr<ViewRenderer> live_;  // a live view of its own: solo, page, zoom, pan or pause
+  std::optional<PlanRequest> last_request_;
+  bool plan_unused_ = false;  // the last thing done was a plan, not a picture
+  std::vector<std::shared_ptr<const Plan>> retired_;  // freed here, not on the training thread
+  std::set<std::string> logged_not_shown_;
+  Settings followed_;
+  uint64_t sequence_ = 0, live_sequence_ = 0;
+  uint64_t live_revision_ = 0, film_revision_ = 0;  // of the settings that the last pictures show
+  double cpu_before_ = 0, spent_before_ = 0;
+  MovingRate cpu_rate_{0.1};
+  Clock::time_point accounted_{};
+
+  int listener_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace beholder

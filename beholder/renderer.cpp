@@ -1,0 +1,280 @@
+#include "beholder/renderer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "beholder/rendering.h"
+
+namespace beholder {
+namespace {
+
+ColourRange range_of(const Settings& settings, Mode mode) {
+  if (mode == Mode::Change) return ColourRange::Centred;
+  switch (settings.scaling) {
+    case Scaling::All: return ColourRange::All;
+    case Scaling::ZeroCentred: return ColourRange::Centred;
+    case Scaling::Section: break;
+  }
+  return ColourRange::Section;
+}
+
+/// A frame is the user's own picture: it has no history and is gray.
+Mode mode_of(const Settings& settings) { return settings.values == Values::Frame ? Mode::Current : settings.mode; }
+
+Colormap colormap_of(const Settings& settings) {
+  if (settings.values == Values::Frame) return Colormap::Gray;
+  return settings.mode == Mode::Change ? Colormap::Diverging : settings.colormap;
+}
+
+Statistics statistics_of(const SectionNumbers& numbers, int64_t count, bool moments) {
+  Statistics s;
+  s.count = count;
+  s.nans = static_cast<int64_t>(numbers.nans);
+  s.infs = static_cast<int64_t>(numbers.infs);
+  s.zeros = static_cast<int64_t>(numbers.zeros);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto finite = static_cast<double>(count - s.nans - s.infs);
+  const bool some = finite > 0;
+  s.min = some ? numbers.min : nan;
+  s.max = some ? numbers.max : nan;
+  s.mean = some && moments ? numbers.sum / finite : nan;
+  s.std = nan;
+  if (some && moments) {
+    const double variance = numbers.squares / finite - s.mean * s.mean;
+    s.std = numbers.min == numbers.max ? 0 : std::sqrt(std::max(0.0, variance));
+  }
+  return s;
+}
+
+void describe(SectionInfo& info, const RenderTask& task, size_t i, const SectionNumbers& numbers, double all_min,
+              double all_max) {
+  info.statistics = statistics_of(numbers, info.statistics.count, task.statistics);
+  const Scale scale = scale_of(task.range, numbers, all_min, all_max);
+  if (scale.centred) {
+    info.scale_high = scale.factor > 0 ? 127.0 / scale.factor : 0;
+    info.scale_low = -info.scale_high;
+  } else {
+    info.scale_low = scale.low;
+    info.scale_high = scale.factor > 0 ? scale.low + 255.0 / scale.factor : scale.low;
+  }
+  if (task.previous.defined() && numbers.previous_squares > 0 && task.statistics) {
+    info.relative_change = std::sqrt(numbers.squares / numbers.previous_squares);
+  }
+  if (task.statistics && task.view.taps[i]) {
+    info.dead_share = numbers.dead / static_cast<double>(task.view.tap_sizes[i][1]);
+  }
+}
+
+std::string notice_of(const Settings& settings, const HistoryFacts& history, const Layout& layout) {
+  std::string notice = layout.reduced;
+  std::string collecting;
+  if (mode_of(settings) == Mode::Variance && history.size < 2) {
+    collecting = "collecting " + std::to_string(history.size) + "/" + std::to_string(settings.window_size);
+  } else if (mode_of(settings) == Mode::Change && !history.previous.defined()) {
+    collecting = "collecting 1/2";
+  }
+  if (!notice.empty() && !collecting.empty()) notice += "; ";
+  return notice + collecting;
+}
+
+/// `settings` with those of `now` that need no other values.
+Settings recoloured(Settings settings, const Settings& now) {
+  settings.scaling = now.scaling;
+  settings.colormap = now.colormap;
+  settings.info = now.info;
+  settings.fps = now.fps;
+  settings.recording = now.recording;
+  settings.window_size = now.window_size;
+  return settings;
+}
+
+}  // namespace
+
+std::shared_ptr<Picture> PixelPool::make(size_t bytes) {
+  auto picture = std::make_unique<Picture>();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& spare : spare_) {
+      if (spare.size() != bytes) continue;
+      picture->rgb = std::move(spare);
+      std::swap(spare, spare_.back());
+      spare_.pop_back();
+      break;
+    }
+  }
+  picture->rgb.resize(bytes);
+  return {picture.release(), [pool = shared_from_this()](Picture* done) {
+            {
+              constexpr size_t kKept = 3;
+              std::lock_guard<std::mutex> lock(pool->mutex_);
+              if (pool->spare_.size() >= kKept) pool->spare_.erase(pool->spare_.begin());
+              pool->spare_.push_back(std::move(done->rgb));
+            }
+            delete done;
+          }};
+}
+
+at::Tensor ViewRenderer::take_values(const Slot& slot) {
+  const ViewPlan& view = plan_->views[view_];
+  at::Tensor values = history_.buffer(view.value_count, plan_->device);
+  for (size_t g = 0; g < plan_->groups.size(); ++g) {
+    const StagingGroup& group = plan_->groups[g];
+    if (group.view != view_) continue;
+    at::Tensor from = slot.buffers[g];
+    if (from.is_complex()) from = from.to(plan_->device, group.dtype, /*non_blocking=*/true);
+    if (group.dtype == c10::ScalarType::ComplexHalf) from = from.to(c10::ScalarType::ComplexFloat);  // has no abs()
+    if (c10::isComplexType(group.dtype)) from = from.abs();
+    values.narrow(0, group.value_offset, group.count).copy_(from, /*non_blocking=*/true);
+  }
+  return values;
+}
+
+void ViewRenderer::render(std::shared_ptr<const Plan> plan, size_t view, const Slot& slot, const Capture& capture,
+                          const Settings& now, bool statistics) {
+  const at::NoGradGuard no_grad;
+  const ViewPlan& next = plan->views[view];
+  if (plan_ && (this->view()->fingerprint != next.fingerprint || clears_history(settings_, next.settings))) {
+    history_.clear();
+  }
+  plan_ = std::move(plan);
+  view_ = view;
+  settings_ = recoloured(next.settings, now);
+  capture_ = capture;
+  statistics_ = statistics;
+  frozen_.reset();
+  shown_ = history_.push(take_values(slot), capture.step, mode_of(settings_), settings_.window_size);
+  paint();
+}
+
+bool ViewRenderer::render_again(const Settings& settings, bool statistics) {
+  if (!plan_ || !shown_.defined()) return false;
+  const at::NoGradGuard no_grad;
+  settings_ = recoloured(settings_, settings);
+  statistics_ = statistics;
+  paint();
+  return true;
+}
+
+std::unique_ptr<ViewRenderer> ViewRenderer::frozen_copy() const {
+  auto copy = std::make_unique<ViewRenderer>(pool_);
+  copy->plan_ = plan_;
+  copy->view_ = view_;
+  copy->settings_ = settings_;
+  copy->capture_ = capture_;
+  copy->statistics_ = statistics_;
+  if (shown_.defined()) copy->shown_ = shown_.clone();
+  copy->frozen_ = history_facts();
+  if (copy->frozen_->previous.defined()) copy->frozen_->previous = copy->frozen_->previous.clone();
+  return copy;
+}
+
+HistoryFacts ViewRenderer::history_facts() const {
+  return frozen_ ? *frozen_ : HistoryFacts{history_.size(), history_.change_steps(), history_.previous()};
+}
+
+void ViewRenderer::paint() {
+  const ViewPlan& view = plan_->views[view_];
+  const ColourTable table = colour_table(colormap_of(settings_), view.layout->separators);
+  const bool centred = mode_of(settings_) == Mode::Change;
+  const at::Tensor previous = centred ? history_facts().previous : at::Tensor();
+  RenderTask task{view, shown_, previous, range_of(settings_, mode_of(settings_)), statistics_, table};
+  picture_ = pool_->make(static_cast<size_t>(view.pixels()) * 3);
+  numbers_.assign(view.sections.size() * kNumbers, 0);
+  if (plan_->device.is_cpu()) {
+    render_on_cpu(task, picture_->rgb.data(), reinterpret_cast<SectionNumbers*>(numbers_.data()));
+    return;
+  }
+  upload(table);
+  task.device_table = colours_;
+  rendered_ = render_on_device(task);
+  if (!host_.defined() || host_.numel() != rendered_.numel()) host_ = host_buffer(rendered_.numel(), plan_->device);
+  host_.copy_(rendered_, /*non_blocking=*/true);
+}
+
+/// The colours change with the settings, not with each picture; and nobody waits for them.
+void ViewRenderer::upload(const ColourTable& table) {
+  const size_t bytes = sizeof(Rgb) * table.size();
+  const bool there = colours_.defined() && colours_.device() == plan_->device;
+  if (there && std::memcmp(host_colours_.data_ptr(), table.data(), bytes) == 0) return;
+  host_colours_ = host_buffer(static_cast<int64_t>(bytes), plan_->device);
+  std::memcpy(host_colours_.data_ptr(), table.data(), bytes);
+  colours_ = host_colours_.view({kColours, 3}).to(plan_->device, at::kByte, /*non_blocking=*/true);
+}
+
+std::optional<ShownValue> ViewRenderer::value_at(int x, int y) const {
+  if (!plan_ || !shown_.defined()) return std::nullopt;
+  const ViewPlan& view = plan_->views[view_];
+  for (size_t i = 0; i < view.sections.size(); ++i) {
+    const StagedSection& staged = view.sections[i];
+    const Section& section = view.layout->sections[staged.section];
+    const int left = x - section.picture.x, down = y - section.picture.y;
+    if (left < 0 || down < 0 || left >= section.picture.width || down >= section.picture.height) continue;
+    const auto row = section.row_at[down], column = section.column_at[left];
+    if (row < 0 || column < 0) return std::nullopt;
+    if (!section.grid.row_length.empty() && column >= section.grid.row_length[row]) return std::nullopt;
+    const int64_t position = section.grid.row_position[row] + section.grid.column_position[column];
+    ShownValue shown;
+    shown.section = i;
+    shown.index = view.infos[i].shape;
+    int64_t element = section.selection.element(position, view.infos[i].shape);
+    for (size_t d = shown.index.size(); d-- > 0;) {
+      const int64_t size = shown.index[d];
+      shown.index[d] = element % size;
+      element /= size;
+    }
+    const auto value = shown_.narrow(0, staged.value_offset + position, 1).to(at::kCPU);
+    shown.value = *static_cast<const float*>(value.data_ptr());
+    return shown;
+  }
+  return std::nullopt;
+}
+
+std::shared_ptr<Picture> ViewRenderer::finish() {
+  const ViewPlan& view = plan_->views[view_];
+  if (!plan_->device.is_cpu()) {
+    const auto* bytes = static_cast<const uint8_t*>(host_.data_ptr());
+    std::memcpy(picture_->rgb.data(), bytes, picture_->rgb.size());
+    std::memcpy(numbers_.data(), bytes + picture_bytes(view), numbers_.size() * sizeof(double));
+    rendered_ = at::Tensor();
+  }
+  const HistoryFacts history = history_facts();
+  Picture& picture = *picture_;
+  picture.step = capture_.step;
+  picture.time = capture_.time;
+  picture.settings = settings_;
+  picture.live = view.live;
+  picture.film = view.film;
+  picture.width = view.layout->width;
+  picture.height = view.layout->height;
+  picture.layout = view.layout;
+  picture.sections = view.infos;
+  picture.names = plan_->names;
+  picture.message = view.message;
+  picture.history_size = mode_of(settings_) == Mode::Variance ? history.size : 0;
+  picture.change_steps = mode_of(settings_) == Mode::Change ? history.change_steps : 0;
+  picture.notice = notice_of(settings_, history, *view.layout);
+  const ColourTable table = colour_table(colormap_of(settings_), view.layout->separators);
+  for (int level = 0; level < kGrayLevels; ++level) {
+    picture.colour_scale.insert(picture.colour_scale.end(), {table[level].r, table[level].g, table[level].b});
+  }
+  const auto* numbers = reinterpret_cast<const SectionNumbers*>(numbers_.data());
+  double all_min = std::numeric_limits<double>::infinity(), all_max = -all_min;
+  for (size_t i = 0; i < view.sections.size(); ++i) {
+    all_min = std::min(all_min, numbers[i].min);
+    all_max = std::max(all_max, numbers[i].max);
+  }
+  const bool change = mode_of(settings_) == Mode::Change;
+  const RenderTask task{view,        shown_, change ? history.previous : at::Tensor(), range_of(settings_, mode_of(settings_)),
+                        statistics_, table};
+  for (size_t i = 0; i < view.sections.size(); ++i) {
+    describe(picture.sections[i], task, i, numbers[i], all_min, all_max);
+    if (mode_of(settings_) != Mode::Current) picture.sections[i].dead_share.reset();  // 0 is then "did not change"
+  }
+  return std::move(picture_);
+}
+
+}  // namespace beholder

@@ -1,0 +1,157 @@
+#include "beholder/tensors.h"
+
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/embedding.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/rnn.h>
+
+#include <algorithm>
+#include <functional>
+#include <unordered_set>
+#include <utility>
+
+#include "beholder/log.h"
+
+namespace beholder {
+namespace {
+
+template <typename... Modules>
+bool is_any(const torch::nn::Module& module) {
+  return (... || (dynamic_cast<const Modules*>(&module) != nullptr));
+}
+
+/// Walking 60 modules takes some 50 microseconds: once a second costs nothing.
+constexpr auto kWalkEvery = std::chrono::seconds(1);
+
+}  // namespace
+
+void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason) {
+  refusals.insert_or_assign(name, Refusal{std::move(reason), tensor.layout(), tensor.scalar_type(), tensor.device()});
+}
+
+const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor) {
+  const auto found = refusals.find(name);
+  if (found == refusals.end() || !tensor.defined()) return nullptr;
+  const Refusal& refusal = found->second;
+  const bool same = tensor.layout() == refusal.layout && tensor.scalar_type() == refusal.dtype &&
+                    tensor.device() == refusal.device;
+  return same ? &refusal.reason : nullptr;
+}
+
+Kind parameter_kind(const torch::nn::Module& owner, const at::Tensor& parameter) {
+  namespace nn = torch::nn;
+  const auto rank = parameter.dim();
+  if (rank <= 1) return Kind::Vector;
+  if (is_any<nn::Conv1dImpl, nn::Conv2dImpl, nn::Conv3dImpl>(owner)) return Kind::ConvWeight;
+  if (is_any<nn::ConvTranspose1dImpl, nn::ConvTranspose2dImpl, nn::ConvTranspose3dImpl>(owner)) {
+    return Kind::ConvTransposeWeight;
+  }
+  if (is_any<nn::EmbeddingImpl, nn::EmbeddingBagImpl>(owner)) return Kind::EmbeddingWeight;
+  // All of these hold (out, in) matrices and multiply with their transpose.
+  if (rank == 2 && is_any<nn::LinearImpl, nn::RNNImpl, nn::LSTMImpl, nn::GRUImpl, nn::RNNCellImpl, nn::LSTMCellImpl,
+                          nn::GRUCellImpl, nn::MultiheadAttentionImpl>(owner)) {
+    return Kind::LinearWeight;
+  }
+  return Kind::OtherParameter;
+}
+
+void Tensors::attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module> owner, bool owned, std::string name) {
+  detach(module);
+  const auto taken = [this](const std::string& wished) {
+    return std::any_of(roots_.begin(), roots_.end(),
+                       [&](const Root& root) { return !root.expired() && root.name == wished; });
+  };
+  if (taken(name)) {
+    const std::string stem = name.empty() ? "module" : name + "_";
+    int number = 2;
+    while (taken(stem + std::to_string(number))) ++number;
+    log_warning((name.empty() ? std::string("a second module is attached without a name") :
+                                "a second module is attached as '" + name + "'") +
+                "; it is called " + stem + std::to_string(number) + ": give each one a name, attach(model, \"name\")");
+    name = stem + std::to_string(number);
+  }
+  roots_.push_back({&module, std::move(owner), owned, std::move(name)});
+  walk();
+}
+
+bool Tensors::detach(const torch::nn::Module& module) {
+  const auto before = roots_.size();
+  roots_.erase(std::remove_if(roots_.begin(), roots_.end(),
+                              [&](const Root& root) { return root.module == &module; }),
+               roots_.end());
+  if (roots_.size() == before) return false;
+  walk();
+  return true;
+}
+
+bool Tensors::refresh(std::chrono::steady_clock::time_point now) {
+  const bool gone = std::any_of(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }) ||
+                    std::any_of(parameters_.begin(), parameters_.end(),
+                                [](const Parameter& parameter) { return parameter.tensor.expired(); });
+  if (!gone && now < next_walk_) return false;
+  next_walk_ = now + kWalkEvery;
+  const auto before = std::move(parameters_);
+  parameters_.clear();
+  walk();
+  return !std::equal(before.begin(), before.end(), parameters_.begin(), parameters_.end(),
+                     [](const Parameter& a, const Parameter& b) {
+                       return a.name == b.name && a.kind == b.kind && a.tensor == b.tensor;
+                     });
+}
+
+void Tensors::walk() {
+  parameters_.clear();
+  roots_.erase(std::remove_if(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }),
+               roots_.end());
+  std::unordered_set<const c10::TensorImpl*> seen;  // a parameter under two names is shown under the first
+  std::unordered_set<const torch::nn::Module*> path;
+  const std::function<void(const torch::nn::Module&, const std::string&)> visit =
+      [&](const torch::nn::Module& module, const std::string& name) {
+        if (!path.insert(&module).second) return;  // a module reached twice
+        for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+          const at::Tensor& tensor = item.value();
+          if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+          parameters_.push_back({name.empty() ? item.key() : name + "." + item.key(), name,
+                                 parameter_kind(module, tensor),
+                                 c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(
+                                     tensor.getIntrusivePtr())});
+        }
+        // Not named_modules(): it throws for a module on the stack.
+        for (const auto& child : module.named_children()) {
+          if (child.value()) visit(*child.value(), name.empty() ? child.key() : name + "." + child.key());
+        }
+      };
+  for (const auto& root : roots_) {
+    const auto keep = root.owner.lock();
+    if (root.owned && !keep) continue;
+    visit(*root.module, root.name);
+  }
+}
+
+void Tensors::parameters(bool gradients, std::vector<Candidate>& out) const {
+  for (const auto& parameter : parameters_) {
+    auto locked = parameter.tensor.lock();
+    if (!locked) continue;
+    at::Tensor tensor(std::move(locked));
+    if (gradients) {
+      // grad() warns for tensors that are no leaves; a parameter may be one after an optimizer's trick.
+      tensor = tensor.requires_grad() && tensor.is_leaf() ? tensor.grad() : at::Tensor();
+    }
+    out.push_back({&parameter.name, &parameter.module, parameter.kind, false, std::move(tensor)});
+  }
+}
+
+std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> Tensors::modules() const {
+  std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> out;
+  for (const auto& root : roots_) {
+    if (root.owned) {
+      if (auto module = root.owner.lock()) out.emplace_back(std::move(module), root.name);
+    } else {
+      out.emplace_back(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), root.module), root.name);
+    }
+  }
+  return out;
+}
+
+}  // namespace beholder

@@ -1,0 +1,100 @@
+// What there is to see: the attached modules' parameters and gradients. (Activations come through forward hooks, arrays
+// and frames from update().) Runs on the training thread only.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/Layout.h>
+#include <c10/core/ScalarType.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "beholder/named_tensor.h"
+
+namespace torch {
+namespace nn {
+class Module;
+}
+}  // namespace torch
+
+namespace beholder {
+
+/// A tensor that may be shown in this picture. Names live as long as the Tensors that made it is not changed.
+struct Candidate {
+  const std::string* name = nullptr;
+  const std::string* module = nullptr;
+  Kind kind = Kind::Array;
+  bool tap = false;
+  at::Tensor tensor;  ///< may be undefined (a gradient that does not exist)
+  const std::string* refusal = nullptr;  ///< why it is not to be read, where a gather has failed before
+};
+
+/// Why a tensor that LibTorch could not read is left out, and which layout, dtype and device it then had: another one
+/// of its name may be shown again.
+struct Refusal {
+  std::string reason;
+  c10::Layout layout;
+  c10::ScalarType dtype;
+  c10::Device device;
+};
+/// By name: the others are shown without them.
+using Refusals = std::unordered_map<std::string, Refusal>;
+
+/// Adds a refusal of this defined tensor.
+void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason);
+/// Why this tensor is refused, or nullptr; valid until `refusals` changes.
+const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor);
+
+/// The attached modules. Modules attached by pointer are held weakly; parameters too, so that nothing of the user's
+/// is kept alive.
+class Tensors {
+ public:
+  /// `owner`: empty for a module that the user promises to keep. A module attached before gets its new name; a name that
+  /// another module has is made unique, with one line.
+  void attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module> owner, bool owned, std::string name);
+  /// Returns false where it was not attached.
+  bool detach(const torch::nn::Module& module);
+
+  /// Forgets destroyed modules and, where enough time has passed or something looks changed, walks the others again:
+  /// modules and parameters may be registered at any time. Returns true where the list has changed.
+  bool refresh(std::chrono::steady_clock::time_point now);
+
+  /// All parameters (or their gradients, undefined where there is none), each once, in the order of registration.
+  void parameters(bool gradients, std::vector<Candidate>& out) const;
+
+  /// The living attached modules with the names under which they were attached.
+  std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> modules() const;
+  bool empty() const { return roots_.empty(); }
+
+ private:
+  struct Root {
+    torch::nn::Module* module;
+    std::weak_ptr<torch::nn::Module> owner;
+    bool owned;
+    std::string name;
+
+    bool expired() const { return owned && owner.expired(); }
+  };
+  struct Parameter {
+    std::string name, module;
+    Kind kind;
+    c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+  };
+
+  void walk();
+
+  std::vector<Root> roots_;
+  std::vector<Parameter> parameters_;
+  std::chrono::steady_clock::time_point next_walk_{};
+};
+
+/// The kind of a parameter, known from the module that owns it.
+Kind parameter_kind(const torch::nn::Module& owner, const at::Tensor& parameter);
+
+}  // namespace beholder

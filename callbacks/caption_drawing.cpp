@@ -1,0 +1,306 @@
+#include "beholder/callbacks/caption_drawing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <sstream>
+
+namespace beholder {
+namespace {
+
+constexpr TextColor kBright = TextColors::kBright, kVectorName = TextColors::kVectorName, kQuiet = TextColors::kQuiet,
+                    kFaint = TextColors::kFaint, kAmber = TextColors::kAmber, kRed = TextColors::kRed;
+// In pixels, at scale 1.
+constexpr int kSize = 11;      // of letters
+constexpr int kInlineGap = 6;  // between a vector's text and its strip
+constexpr int kSpace = 8;      // between the parts of a line
+constexpr int kMargin = 8;     // left and right of the footer
+constexpr int kBarWidth = 96, kBarHeight = 8, kBarGap = 5;
+constexpr int kLabelHeight = 15, kLabelPadding = 4;
+// At any scale: smaller letters cannot be read.
+constexpr int kSmallestSize = 8;
+
+int scaled(int pixels, double scale) { return static_cast<int>(std::lround(pixels * scale)); }
+int letters(double scale) { return std::max(kSmallestSize, scaled(kSize, scale)); }
+
+std::string percent(double share) {
+  const double value = share * 100;
+  return short_number(value) + " %";
+}
+
+std::string range(const SectionInfo& info) {
+  const auto& s = info.statistics;
+  if (!std::isfinite(s.min) || !std::isfinite(s.max)) return "";
+  return short_number(s.min) + " … " + short_number(s.max);
+}
+
+std::string what_is_shown(const Section& section) {
+  if (section.complete) return "";
+  const auto& grid = section.grid;
+  const std::string size = grid.rows() == 1 ? std::to_string(grid.columns()) : times({grid.rows(), grid.columns()});
+  return (section.sampled ? "sample " : "shown ") + size;
+}
+
+/// One line of text between a left and a right end, filled from both.
+class Line {
+ public:
+  Line(const TextCanvas& canvas, const Rect& room, int size, int space)
+      : canvas_(canvas), clip_(room), size_(size), space_(space), left_(room.x), right_(room.x + room.width) {}
+
+  // Each draws only where there is room, `reserve` pixels at least.
+  void from_left(const std::string& text, TextColor color) {
+    if (text.empty() || !fits(text_width(text, size_))) return;
+    left_ = draw_text(canvas_, left_ + gap(), baseline_in(clip_, size_), text, color, size_, clip_);
+    begun_ = true;
+  }
+  void from_right(const std::string& text, TextColor color, int reserve = 0) {
+    const int width = text_width(text, size_);
+    if (text.empty() || !fits(std::max(width, reserve))) return;
+    draw_text(canvas_, right_ - width, baseline_in(clip_, size_), text, color, size_, clip_);
+    right_ -= width + space_;
+  }
+  // Drawn in any case, what does not fit is cut off.
+  void name(const std::string& text, TextColor color, int size) {
+    left_ = draw_text(canvas_, left_, baseline_in(clip_, size), text, color, size, clip_);
+    begun_ = true;
+  }
+
+ private:
+  int gap() const { return begun_ ? space_ : 0; }
+  bool fits(int width) const { return left_ + gap() + width <= right_; }
+
+  TextCanvas canvas_;
+  Rect clip_;
+  int size_, space_;
+  int left_, right_;
+  bool begun_ = false;
+};
+
+struct FittedName {
+  std::string text;
+  int size = 0;
+};
+
+// Shorter first, then smaller, and the last two components in the smallest letters in any case.
+FittedName fitted_name(const std::string& name, int room, int size) {
+  for (const bool keep_index : {true, false}) {
+    for (int smaller = size; smaller >= kSmallestSize; --smaller) {
+      const auto fits = [&](const std::string& text) { return text_width(text, smaller) <= room; };
+      const std::string text = shortened_name(name, keep_index, fits);
+      if (fits(text)) return {text, smaller};
+    }
+  }
+  return {shortened_name(name, false, [](const std::string&) { return false; }), kSmallestSize};
+}
+
+// Without its middle where it has no room: both ends of a name say more than its beginning alone.
+std::string elided(const std::string& name, int room, int size) {
+  if (text_width(name, size) <= room) return name;
+  std::vector<size_t> letters;  // where they begin
+  for (size_t at = 0; at < name.size(); ++at)
+    if ((static_cast<unsigned char>(name[at]) & 0xc0) != 0x80) letters.push_back(at);
+  const auto keep = [&](size_t count) {
+    if (count == 0 || count >= letters.size()) return std::string("…");
+    const size_t head = count / 2, tail = count - head;
+    return name.substr(0, letters[head]) + "…" + name.substr(letters[letters.size() - tail]);
+  };
+  size_t low = 0, high = letters.size() > 0 ? letters.size() - 1 : 0;
+  while (low < high) {
+    const size_t middle = low + (high - low + 1) / 2;
+    if (text_width(keep(middle), size) <= room)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return keep(low);
+}
+
+void draw_caption(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement,
+                  bool details) {
+  if (section.caption.height <= 0 || section.caption.width <= 0) return;
+  const double scale = placement.scale;
+  Rect room = placement.on_canvas(section.caption);
+  if (scale < 1 && room.height < kSmallestSize - 1) return;  // it could not be read
+  const int size = std::clamp(room.height - scaled(2, scale), kSmallestSize, letters(scale));
+  const int space = scaled(kSpace, scale);
+  if (section.caption_inline) {  // no text touches the strip
+    const int before_strip = placement.on_canvas(section.picture).x - scaled(kInlineGap, scale) - room.x;
+    room.width = std::min(room.width, std::max(1, before_strip));
+  }
+  auto [name, name_size] = fitted_name(info.name.empty() ? "(no name)" : info.name, room.width, size);
+  name = elided(name, room.width, name_size);
+  // In the order of importance: what has no room is left out. What is not finite goes before everything, and reddens
+  // the name where it has no room.
+  const std::string bad = not_finite(info.statistics);
+  const bool bad_fits = text_width(name, name_size) + space + text_width(bad, size) <= room.width;
+  Line line(canvas, room, size, space);
+  line.name(name, !bad.empty() && !bad_fits ? kRed : section.caption_inline ? kVectorName : kBright, name_size);
+  line.from_right(bad, kRed);
+  if (!details) return;
+  line.from_left(times(info.shape), kQuiet);
+  // Room for the widest range, so that it does not come and go as its digits change.
+  line.from_right(range(info), kQuiet, text_width("-0.00 … -0.00", letters(scale)));
+  line.from_left(what_is_shown(section), kQuiet);
+  if (info.dead_share && *info.dead_share > 0) line.from_right("dead " + percent(*info.dead_share), kAmber);
+  if (info.relative_change) line.from_right("changed by " + percent(*info.relative_change), kQuiet);
+}
+
+void draw_label(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement) {
+  const Rect picture = placement.on_canvas(section.picture);
+  const int size = letters(placement.text_scale), padding = scaled(kLabelPadding, placement.text_scale);
+  if (picture.height < kSmallestSize) return;
+  std::string text = info.name + "  " + times(info.shape);
+  if (text_width(text, size) + 2 * padding > picture.width) text = info.name;
+  const Rect label{picture.x, picture.y, std::min(picture.width, text_width(text, size) + 2 * padding),
+                   std::min(scaled(kLabelHeight, placement.text_scale), picture.height)};
+  for (int y = std::max(0, label.y); y < std::min(canvas.height, label.y + label.height); ++y) {
+    for (int x = std::max(0, label.x); x < std::min(canvas.width, label.x + label.width); ++x) {
+      uint8_t* pixel = canvas.rgb + (static_cast<ptrdiff_t>(y) * canvas.width + x) * 3;
+      for (int k = 0; k < 3; ++k) pixel[k] = static_cast<uint8_t>(pixel[k] / 4);
+    }
+  }
+  draw_text(canvas, label.x + padding, baseline_in(label, size), text, kBright, size, label);
+}
+
+// The values of both ends of the colours, where all sections agree on them.
+std::pair<std::string, std::string> scale_ends(const Picture& picture) {
+  const auto& sections = picture.sections;
+  if (sections.empty()) return {"low", "high"};
+  for (const auto& info : sections) {
+    const bool same = info.scale_low == sections[0].scale_low && info.scale_high == sections[0].scale_high;
+    if (same && std::isfinite(info.scale_low) && std::isfinite(info.scale_high)) continue;
+    const bool centred = picture.settings.scaling == Scaling::ZeroCentred || picture.settings.mode == Mode::Change;
+    return centred ? std::make_pair("per section: -max", "max") : std::make_pair("per section: low", "high");
+  }
+  return {short_number(sections[0].scale_low), short_number(sections[0].scale_high)};
+}
+
+}  // namespace
+
+Rect Placement::on_canvas(const Rect& r) const {
+  const auto at = [this](int pixels, int origin) { return origin + static_cast<int>(std::lround(pixels * scale)); };
+  const int left = at(r.x, x), top = at(r.y, y);
+  return {left, top, at(r.x + r.width, x) - left, at(r.y + r.height, y) - top};
+}
+
+void draw_section_texts(const TextCanvas& canvas, const Picture& picture, const Placement& placement,
+                        ClassicText classic) {
+  if (!picture.message.empty()) {
+    const Rect room = placement.on_canvas({0, 0, picture.width, picture.height});
+    draw_centred(
+        canvas, picture.message, room,
+        room.width >= 640 * placement.text_scale ? scaled(16, placement.text_scale) : letters(placement.text_scale),
+        kVectorName);
+    return;
+  }
+  if (!picture.layout) return;
+  const Layout& layout = *picture.layout;
+  const size_t count = std::min(layout.sections.size(), picture.sections.size());
+  const bool labels = layout.separators && classic == ClassicText::Labels;
+  for (size_t i = 0; i < count; ++i) {
+    if (labels) {
+      draw_label(canvas, layout.sections[i], picture.sections[i], placement);
+    } else if (layout.captions != CaptionDetail::None) {
+      draw_caption(canvas, layout.sections[i], picture.sections[i], placement,
+                   layout.captions == CaptionDetail::Full && picture.settings.info);
+    }
+  }
+}
+
+int draw_colour_scale(const TextCanvas& canvas, const Picture& picture, const Rect& room, double scale) {
+  int right = room.x + room.width;
+  if (picture.colour_scale.size() < 256 * 3) return right;
+  const auto [low, high] = scale_ends(picture);
+  const int size = letters(scale), gap = scaled(kBarGap, scale);
+  const int bar_width = scaled(kBarWidth, scale), bar_height = scaled(kBarHeight, scale);
+  const int low_width = text_width(low, size), high_width = text_width(high, size);
+  const bool labelled = room.width >= low_width + high_width + 2 * gap + bar_width;
+  if (!labelled && room.width < bar_width) return right;
+  const int baseline = baseline_in(room, size);
+  if (labelled) {
+    right -= high_width;
+    draw_text(canvas, right, baseline, high, kQuiet, size, room);
+    right -= gap;
+  }
+  const int left = right - bar_width, top = baseline - bar_height;
+  for (int y = std::max(0, top); y < std::min(canvas.height, top + bar_height); ++y) {
+    for (int x = std::max(0, left); x < std::min(canvas.width, right); ++x) {
+      const uint8_t* color = picture.colour_scale.data() + static_cast<ptrdiff_t>(x - left) * 255 / (bar_width - 1) * 3;
+      std::copy_n(color, 3, canvas.rgb + (static_cast<ptrdiff_t>(y) * canvas.width + x) * 3);
+    }
+  }
+  if (!labelled) return left;
+  draw_text(canvas, left - gap - low_width, baseline, low, kQuiet, size, room);
+  return left - gap - low_width;
+}
+
+void draw_centred(const TextCanvas& canvas, const std::string& text, const Rect& room, int size, TextColor color) {
+  const int width = std::max(40, room.width * 3 / 4);
+  std::vector<std::string> lines;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (lines.empty() || text_width(lines.back() + " " + word, size) > width) {
+      lines.push_back(word);
+    } else {
+      lines.back() += " " + word;
+    }
+  }
+  const int pitch = size * 3 / 2;
+  int baseline = room.y + (room.height - pitch * static_cast<int>(lines.size() - 1) + cap_height(size)) / 2;
+  for (const auto& line : lines) {
+    draw_text(canvas, room.x + (room.width - text_width(line, size)) / 2, baseline, line, color, size);
+    baseline += pitch;
+  }
+}
+
+std::string mode_text(const Picture& picture) {
+  switch (picture.settings.mode) {
+    case Mode::Current: return "current";
+    case Mode::Variance:
+      return "variance of " + grouped(picture.history_size) + (picture.history_size == 1 ? " picture" : " pictures");
+    case Mode::Change:
+      if (picture.change_steps <= 0) return "change";
+      return "change over " + grouped(picture.change_steps) + (picture.change_steps == 1 ? " step" : " steps");
+  }
+  return "";
+}
+
+std::string scaling_text(Scaling scaling) {
+  switch (scaling) {
+    case Scaling::Section: return "scaled by section";
+    case Scaling::All: return "one scale";
+    case Scaling::ZeroCentred: return "zero-centred";
+  }
+  return "";
+}
+
+std::string page_text(const Picture& picture) {
+  const Layout& layout = *picture.layout;
+  if (layout.pages <= 1) return "";
+  const std::string page = "page " + std::to_string(layout.page + 1) + " of " + std::to_string(layout.pages);
+  return layout.page > 0 ? page + " (film stays on page 1)" : page;
+}
+
+std::string times(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (int64_t n : shape) text += (text.empty() ? "" : "×") + std::to_string(n);
+  return text.empty() ? "scalar" : text;
+}
+
+std::string grouped(int64_t n) {
+  std::string digits = std::to_string(std::llabs(n));
+  for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), ",");
+  return (n < 0 ? "-" : "") + digits;
+}
+
+std::string not_finite(const Statistics& s) {
+  std::string text;
+  if (s.nans > 0) text += grouped(s.nans) + " NaN";
+  if (s.infs > 0) text += (text.empty() ? "" : " ") + grouped(s.infs) + " Inf";
+  return text;
+}
+
+int baseline_in(const Rect& r, int size) { return r.y + (r.height + cap_height(size)) / 2; }
+
+}  // namespace beholder

@@ -1,0 +1,104 @@
+#include "beholder/callbacks/live_access.h"
+
+#include <arpa/inet.h>
+#include <sys/random.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <system_error>
+#include <vector>
+
+namespace beholder {
+namespace {
+
+bool is_ip_address(const std::string& name) {
+  unsigned char address[sizeof(in6_addr)];
+  return ::inet_pton(AF_INET, name.c_str(), address) == 1 || ::inet_pton(AF_INET6, name.c_str(), address) == 1;
+}
+
+std::string lower(std::string text) {
+  for (auto& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string random_hex(int bytes) {
+  std::vector<uint8_t> random(static_cast<size_t>(bytes));
+  for (size_t got = 0; got < random.size();) {
+    const ssize_t n = ::getrandom(random.data() + got, random.size() - got, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) throw std::system_error(errno, std::generic_category(), "the system gives no random bytes");
+    got += static_cast<size_t>(n);
+  }
+  std::string hex;
+  for (const uint8_t byte : random) {
+    hex += "0123456789abcdef"[byte >> 4];
+    hex += "0123456789abcdef"[byte & 15];
+  }
+  return hex;
+}
+
+bool equal_in_constant_time(const std::string& a, const std::string& b) {
+  if (b.empty()) return a.empty();
+  // The time depends on the length of `a`, which is the guess, alone.
+  volatile unsigned differs = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size(); ++i) {
+    differs = differs | (static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i % b.size()]));
+  }
+  return differs == 0;
+}
+
+bool is_loopback_name(const std::string& name) {
+  if (name == "localhost") return true;
+  in_addr v4{};
+  if (::inet_pton(AF_INET, name.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6{};
+  return ::inet_pton(AF_INET6, name.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+std::string host_name(const std::string& host_and_port) {
+  std::string name, port;
+  if (!host_and_port.empty() && host_and_port[0] == '[') {
+    const size_t end = host_and_port.find(']');
+    if (end == std::string::npos) return {};
+    name = host_and_port.substr(1, end - 1);
+    port = host_and_port.substr(end + 1);
+  } else {
+    const size_t colon = host_and_port.find(':');
+    name = host_and_port.substr(0, colon);
+    port = colon == std::string::npos ? "" : host_and_port.substr(colon);
+  }
+  const bool good_port = port.empty() || (port[0] == ':' && port.size() <= 6 &&
+                                          port.find_first_not_of("0123456789", 1) == std::string::npos);
+  return good_port ? lower(name) : std::string();
+}
+
+bool is_own_host(const std::string& host, const std::string& address) {
+  const std::string name = host_name(host);
+  if (name.empty()) return false;
+  if (is_loopback_name(name)) return true;
+  return !is_loopback_name(address) && (name == lower(address) || is_ip_address(name));
+}
+
+bool is_own_origin(const std::string& origin, const std::string& host) {
+  if (origin.empty()) return true;
+  return lower(origin) == "http://" + lower(host) || lower(origin) == "https://" + lower(host);
+}
+
+std::string cookie_value(const std::string& cookies, const std::string& name) {
+  for (size_t begin = 0; begin < cookies.size();) {
+    size_t end = cookies.find(';', begin);
+    if (end == std::string::npos) end = cookies.size();
+    while (begin < end && cookies[begin] == ' ') ++begin;
+    if (cookies.compare(begin, name.size() + 1, name + "=") == 0) {
+      return cookies.substr(begin + name.size() + 1, end - begin - name.size() - 1);
+    }
+    begin = end + 1;
+  }
+  return {};
+}
+
+}  // namespace beholder

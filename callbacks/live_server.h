@@ -1,0 +1,69 @@
+// Serves the live picture to browsers, to `beholder view` and to any HTTP client on this machine, and takes their
+// settings. Loopback only unless asked otherwise; from another machine through an ssh tunnel, which the log names.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "beholder/callback.h"
+
+namespace beholder {
+
+struct LiveServerOptions {
+  /// Where it listens: "127.0.0.1", "::1", "localhost". Any other address lets the network in, without encryption.
+  std::string address = "127.0.0.1";
+  int port = 0;           ///< 1..65535; 0 = 6007, or the next free one
+  std::string token;      ///< at least 8 letters, digits, - or _; empty = 256 random bits of the system
+  int max_viewers = 64;   ///< pictures, streams and downloads at once, 1..1000; more are told to try again (503)
+  int jpeg_quality = 90;  ///< 1..100
+  /// CPU time of the server's own threads, as a share of one core, above 0 to 64. Beyond it viewers get fewer pictures,
+  /// down to one a second each.
+  double max_cpu = 0.2;
+};
+
+/// What a LiveServer is doing. A value.
+struct LiveServerState {
+  std::string url;      ///< with the token; empty while it is not open
+  std::string address;  ///< where it listens
+  int port = 0;
+  std::string token;
+  int viewers = 0;      ///< pictures, streams and downloads that are being waited for or sent now
+  int connections = 0;  ///< open
+  int threads = 0;      ///< that answer; at most max_viewers + 4
+  double cpu = 0;       ///< CPU time of its threads over the last seconds, as a share of one core
+};
+
+/// Add it with Beholder::add(). What it serves is described in the README ("HTTP interface").
+///
+/// Multithreading: open(), show() and close() as Callback says; show() never waits for a viewer; state() from any
+/// thread.
+/// Shutdown: close() and the destructor end all connections within a second, also those of viewers that wait or stall.
+/// Errors: open() throws std::runtime_error with one line where the port is taken or the address is not this machine's.
+/// A live.json that cannot be written is one warning.
+class LiveServer : public Callback {
+ public:
+  /// Throws std::invalid_argument where an option is out of its range.
+  explicit LiveServer(LiveServerOptions options = {});
+  ~LiveServer() override;
+
+  std::string name() const override { return "live server"; }
+  Needs needs() const override { return {}; }
+  Overflow overflow() const override { return Overflow::KeepLatest; }
+  void open(const Run& run) override;
+  void show(std::shared_ptr<const Picture> picture) override;
+  void close() override;
+
+  LiveServerState state() const;
+
+ private:
+  struct Open;
+  std::shared_ptr<Open> now_open() const;
+
+  const LiveServerOptions options_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<Open> open_;  // guarded by mutex_
+};
+
+}  // namespace beholder

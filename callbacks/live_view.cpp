@@ -1,0 +1,255 @@
+#include "beholder/callbacks/live_view.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "beholder/state.h"
+
+namespace beholder {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How soon viewers learn what nobody announces, and how soon of a new film.
+constexpr auto kLook = std::chrono::milliseconds(50);
+constexpr auto kLookForFilms = std::chrono::seconds(1);
+// How long a viewer is kept from a picture by the budget: what viewers ask besides pictures could use all of it.
+constexpr auto kLongestPause = std::chrono::seconds(1);
+constexpr size_t kMostRecordings = 1000;
+
+bool same_films(const std::vector<RecordingFile>& a, const std::vector<RecordingFile>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return x.name == y.name; });
+}
+
+bool same_places(const Picture& a, const Picture& b) {
+  if (a.width != b.width || a.height != b.height || a.sections.size() != b.sections.size()) return false;
+  for (size_t i = 0; i < a.sections.size(); ++i) {
+    if (a.sections[i].name != b.sections[i].name) return false;
+  }
+  if (a.layout == b.layout) return true;
+  if (!a.layout || !b.layout) return false;
+  return a.layout->footer == b.layout->footer &&
+         std::equal(a.layout->sections.begin(), a.layout->sections.end(), b.layout->sections.begin(),
+                    b.layout->sections.end(), [](const Section& x, const Section& y) {
+                      return x.area == y.area && x.caption == y.caption && x.picture == y.picture &&
+                             x.caption_inline == y.caption_inline;
+                    });
+}
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() > end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+}  // namespace
+
+bool is_recording_name(const std::string& name) {
+  if (name.compare(0, 6, "video-") != 0 || name.size() > 128) return false;
+  for (const char c : name) {
+    const bool plain =
+        (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
+    if (!plain) return false;
+  }
+  return ends_with(name, ".mp4") || ends_with(name, ".mkv") || ends_with(name, ".jsonl");
+}
+
+std::vector<RecordingFile> recordings_in(const std::string& directory) {
+  std::vector<RecordingFile> films;
+  DIR* folder = ::opendir(directory.c_str());
+  if (!folder) return films;
+  while (const dirent* entry = ::readdir(folder)) {
+    const std::string name = entry->d_name;
+    if (!is_recording_name(name) || ends_with(name, ".jsonl")) continue;
+    struct stat status {};
+    if (::fstatat(::dirfd(folder), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(status.st_mode))
+      continue;
+    films.push_back({name, static_cast<int64_t>(status.st_size),
+                     static_cast<double>(status.st_mtim.tv_sec) + 1e-9 * static_cast<double>(status.st_mtim.tv_nsec)});
+  }
+  ::closedir(folder);
+  // Names begin with the time: newest first also where films were copied.
+  std::sort(films.begin(), films.end(),
+            [](const auto& a, const auto& b) { return a.time != b.time ? a.time > b.time : a.name > b.name; });
+  if (films.size() > kMostRecordings) films.resize(kMostRecordings);
+  return films;
+}
+
+LiveView::LiveView(const Run& run, double max_cpu) : run_(run), cpu_(max_cpu) {
+  if (auto picture = run_.last_picture ? run_.last_picture() : nullptr) show(std::move(picture));
+  recordings_ = recordings_in(run_.directory);
+  note_settings();
+  listener_ = run_.settings->add_listener([this] {
+    note_settings();
+    changed();
+  });
+  try {
+    thread_ = std::thread([this] { watch(); });
+  } catch (...) {
+    run_.settings->remove_listener(listener_);
+    throw;
+  }
+}
+
+LiveView::~LiveView() {
+  run_.settings->remove_listener(listener_);
+  end();
+  thread_.join();
+}
+
+void LiveView::show(std::shared_ptr<const Picture> picture) {
+  std::shared_ptr<const Picture> before;  // let go after the lock
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    // What open() found may come again.
+    if (now_.picture && picture->sequence <= now_.sequence) return;
+    if (!now_.picture || !same_places(*now_.picture, *picture)) ++now_.layout;
+    before = std::exchange(now_.picture, std::move(picture));
+    now_.sequence = now_.picture->sequence;
+    look_now_ = true;
+  }
+  changed_.notify_all();
+  watchers_.notify_one();
+}
+
+void LiveView::changed() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++now_.revision;
+    look_now_ = true;
+  }
+  changed_.notify_all();
+  watchers_.notify_one();
+}
+
+void LiveView::end() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(now_.ended, true)) return;
+    ++now_.revision;
+  }
+  changed_.notify_all();
+  watchers_.notify_all();
+}
+
+void LiveView::look_up() {
+  { std::lock_guard<std::mutex> lock(mutex_); }  // nobody is between looking and waiting
+  changed_.notify_all();
+}
+
+LiveView::Now LiveView::now() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return now_;
+}
+
+void LiveView::note_settings() {
+  const std::string solo = run_.settings->get().solo;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!solo.empty()) last_solo_ = solo;
+}
+
+std::string LiveView::last_solo() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_solo_;
+}
+
+bool LiveView::waiting_for_update() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return waiting_for_update_;
+}
+
+std::vector<RecordingFile> LiveView::recordings() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return recordings_;
+}
+
+LiveView::Now LiveView::look() {
+  const bool waiting = run_.state().waiting_for_update;
+  auto films = recordings_in(run_.directory);
+  bool news;
+  Now now;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    news = waiting != waiting_for_update_ || !same_films(films, recordings_);
+    waiting_for_update_ = waiting;
+    recordings_ = std::move(films);
+    if (news) ++now_.revision;
+    now = now_;
+  }
+  if (news) changed_.notify_all();
+  return now;
+}
+
+void LiveView::note_waiting(bool waiting) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(waiting_for_update_, waiting) == waiting) return;
+    ++now_.revision;
+  }
+  changed_.notify_all();
+}
+
+void LiveView::watch() {
+  pthread_setname_np(pthread_self(), "bh live watch");
+  double cpu_before = thread_seconds();
+  auto films_again = Clock::now();
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!now_.ended) {
+    if (waiting_ == 0) {
+      watchers_.wait(lock, [this] { return now_.ended || waiting_ > 0; });
+    } else {
+      watchers_.wait_for(lock, kLook, [this] { return now_.ended || look_now_; });
+    }
+    if (now_.ended) break;
+    look_now_ = false;
+    lock.unlock();
+    try {
+      if (Clock::now() >= films_again) {
+        films_again = Clock::now() + kLookForFilms;
+        look();
+      } else {
+        note_waiting(run_.state().waiting_for_update);
+      }
+    } catch (const std::exception&) {  // no memory: looks again
+    }
+    const double cpu = thread_seconds();
+    cpu_.pay(cpu - cpu_before);
+    cpu_before = cpu;
+    lock.lock();
+  }
+}
+
+LiveView::Answer LiveView::wait(const Wish& wish, const std::function<bool()>& gone) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (++waiting_ == 1) watchers_.notify_one();
+  Answer answer;
+  auto held_until = Clock::time_point::max();
+  for (;;) {
+    const bool there = now_.picture && (!wish.after || now_.sequence > *wish.after);
+    const bool other_state = wish.revision && *wish.revision != now_.revision;
+    const auto now = Clock::now();
+    auto until = wish.deadline;
+    if (there) {
+      held_until = std::min(held_until, now + kLongestPause);
+      const auto free = std::min(cpu_.free_from(), held_until);
+      if (free <= now) {
+        answer.picture_due = true;
+        break;
+      }
+      until = std::min(until, free);
+    }
+    if (other_state || now_.ended || now >= wish.deadline || gone()) break;
+    changed_.wait_until(lock, until);
+  }
+  --waiting_;
+  answer.now = now_;
+  return answer;
+}
+
+}  // namespace beholder

@@ -1,0 +1,434 @@
+#include "beholder/callbacks/recorder.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <ctime>
+#include <deque>
+#include <filesystem>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "beholder/callbacks/captions.h"
+#include "beholder/callbacks/png_writer.h"
+#include "beholder/log.h"
+
+namespace beholder {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kCheckInterval{1};
+constexpr int64_t kMaxNames = 10000;  // of films begun in one second
+
+std::string amount(int64_t bytes) {
+  char text[32];
+  if (bytes >= int64_t{1} << 30) {
+    std::snprintf(text, sizeof text, "%.1f GiB", static_cast<double>(bytes) / (int64_t{1} << 30));
+  } else {
+    std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  }
+  return text;
+}
+
+std::string time_name() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y%m%d-%H%M%S", &local);
+  return text;
+}
+
+std::string index_line(const Picture& picture, int64_t frame) {
+  nlohmann::ordered_json line;
+  line["frame"] = frame;
+  line["step"] = picture.step;
+  line["time"] = std::chrono::duration<double>(picture.time.time_since_epoch()).count();
+  auto& settings = line["settings"];
+  for (const auto& control : controls()) {
+    const auto value = control.type == Control::Type::Action ? std::string() : control.get(picture.settings);
+    switch (control.type) {
+      case Control::Type::Action: break;
+      case Control::Type::Switch: settings[control.name] = value == "on"; break;
+      case Control::Type::Number: settings[control.name] = nlohmann::json::parse(value); break;
+      case Control::Type::Choice:
+      case Control::Type::Text: settings[control.name] = value; break;
+    }
+  }
+  // A filter is the user's text, not always UTF-8.
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+/// The lines beside a film. Each goes to the system at once.
+class IndexFile {
+ public:
+  /// Claims the film's name: std::system_error EEXIST where it is taken.
+  explicit IndexFile(std::string path) : path_(std::move(path)) {
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "cannot create " + path_);
+  }
+  ~IndexFile() { ::close(fd_); }
+  IndexFile(const IndexFile&) = delete;
+  IndexFile& operator=(const IndexFile&) = delete;
+
+  void append(const std::string& line) {
+    size_t written = 0;
+    while (written < line.size()) {
+      const ssize_t n = ::write(fd_, line.data() + written, line.size() - written);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) throw std::system_error(n < 0 ? errno : ENOSPC, std::generic_category(), "cannot write " + path_);
+      written += static_cast<size_t>(n);
+    }
+    bytes_ += static_cast<int64_t>(line.size());
+    ends_.push_back(bytes_);
+  }
+  /// The film now holds `frames` for good: ends of lines before are not needed any more.
+  void safe(int64_t frames) {
+    while (first_ < frames && !ends_.empty()) {
+      safe_end_ = ends_.front();
+      ends_.pop_front();
+      ++first_;
+    }
+  }
+  /// Cuts what the film has lost: one line per frame again.
+  void cut(int64_t frames) noexcept {
+    safe(frames);
+    if (::ftruncate(fd_, safe_end_) == 0) bytes_ = safe_end_;
+  }
+  int64_t bytes() const { return bytes_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  int64_t bytes_ = 0;
+  int64_t first_ = 0;         // frame of ends_.front()
+  int64_t safe_end_ = 0;      // end of the line of frame first_ - 1
+  std::deque<int64_t> ends_;  // of the lines from frame first_ on
+};
+
+/// A film that is being written: an mp4 or a folder of PNGs, and its index.
+struct Film {
+  int width = 0, height = 0;
+  std::unique_ptr<IndexFile> index;
+  std::unique_ptr<VideoWriter> video;  // one of these two
+  std::unique_ptr<PngFolder> pngs;
+
+  const std::string& path() const { return video ? video->path() : pngs->path(); }
+  int64_t frames() const { return video ? video->frames() : pngs->frames(); }
+  int64_t frames_safe() const { return video ? video->frames_safe() : pngs->frames(); }
+  int64_t bytes() const { return (video ? video->bytes() : pngs->bytes()) + index->bytes(); }
+  bool removed() const {
+    struct stat status {};
+    if (video) return video->descriptor() >= 0 && ::fstat(video->descriptor(), &status) == 0 && status.st_nlink == 0;
+    return ::stat(pngs->path().c_str(), &status) != 0 && errno == ENOENT;
+  }
+};
+
+struct ClosedFilm {
+  std::string path, index_path;
+  int64_t bytes = 0;
+};
+
+void check(const RecorderOptions& options) {
+  if (!(options.frames_per_second > 0) || options.frames_per_second > 240) {
+    throw std::invalid_argument("RecorderOptions::frames_per_second: expected above 0 to 240; found " +
+                                std::to_string(options.frames_per_second));
+  }
+  if (options.max_recording_bytes < int64_t{1} << 20) {
+    throw std::invalid_argument("RecorderOptions::max_recording_bytes: expected at least 1 MiB (1048576); found " +
+                                std::to_string(options.max_recording_bytes));
+  }
+  if (options.min_free_bytes < 0) {
+    throw std::invalid_argument("RecorderOptions::min_free_bytes: expected 0 or more; found " +
+                                std::to_string(options.min_free_bytes));
+  }
+}
+
+}  // namespace
+
+// Everything but `told` belongs to the callback's thread.
+struct Recorder::State {
+  explicit State(RecorderOptions chosen) : options(std::move(chosen)) {}
+
+  const RecorderOptions options;
+  std::string directory;
+  std::shared_ptr<SharedSettings> settings;
+  std::unique_ptr<Film> film;
+  std::deque<ClosedFilm> closed;  // of this run, the oldest first
+  int64_t closed_bytes = 0;
+  // A size that no encoder takes, so that each further film of it is PNGs at once; 0 x 0 = none.
+  int refused_width = 0, refused_height = 0;
+  bool encoder_failed = false;  // in the middle of a film: PNGs from then on
+  bool limit_told = false;
+  Clock::time_point checked{};
+
+  std::mutex mutex;
+  RecorderState told;  // guarded by mutex
+
+  void begin_film(int width, int height);
+  bool try_begin(const std::string& name, int width, int height);
+  void append(const Picture& picture, const uint8_t* rgb);
+  void end_film();
+  void put_away();
+  void keep_limit();
+  void check_disk();
+  [[noreturn]] void stop(const std::string& why);
+  [[noreturn]] void stop(const std::system_error& error);
+  void tell();
+};
+
+void Recorder::State::tell() {
+  std::lock_guard<std::mutex> lock(mutex);
+  told.recording = film != nullptr;
+  told.bytes = closed_bytes + (film ? film->bytes() : 0);
+  if (film) told.path = film->path();
+}
+
+// False where the name is taken.
+bool Recorder::State::try_begin(const std::string& name, int width, int height) {
+  auto made = std::make_unique<Film>();
+  made->width = width;
+  made->height = height;
+  const std::string stem = directory + "/video-" + name;
+  try {
+    made->index = std::make_unique<IndexFile>(stem + ".jsonl");
+  } catch (const std::system_error& e) {
+    if (e.code().value() == EEXIST) return false;
+    throw;
+  }
+  try {
+    if (!encoder_failed && !(width == refused_width && height == refused_height)) {
+      try {
+        VideoOptions video;
+        video.profile = options.profile;
+        video.frames_per_second = options.frames_per_second;
+        video.encoder = options.encoder;
+        made->video = std::make_unique<VideoWriter>(stem, width, height, video);
+      } catch (const EncoderError& e) {
+        refused_width = width;
+        refused_height = height;
+        log_warning("recording PNG frames instead of a film: " + std::string(e.what()));
+      }
+    }
+    if (!made->video) made->pngs = std::make_unique<PngFolder>(directory + "/video-frames-" + name);
+  } catch (const std::system_error& e) {
+    ::unlink(made->index->path().c_str());
+    if (e.code().value() == EEXIST) return false;
+    throw;
+  } catch (...) {
+    ::unlink(made->index->path().c_str());
+    throw;
+  }
+  film = std::move(made);
+  return true;
+}
+
+void Recorder::State::begin_film(int width, int height) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) throw std::system_error(error, "cannot create " + directory);
+  check_disk();
+  const std::string name = time_name();
+  for (int64_t counter = 1; !try_begin(counter == 1 ? name : name + "-" + std::to_string(counter), width, height);
+       ++counter) {
+    if (counter == kMaxNames) throw std::system_error(EEXIST, std::generic_category(), directory + "/video-" + name);
+  }
+  log_info("recording to " + film->path());
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    ++told.films;
+  }
+  tell();
+}
+
+void Recorder::State::append(const Picture& picture, const uint8_t* rgb) {
+  const int64_t frame = film->frames();
+  if (film->video) {
+    film->video->write(rgb);
+  } else {
+    film->pngs->write(rgb, film->width, film->height);
+  }
+  film->index->append(index_line(picture, frame));
+  const int64_t safe = film->frames_safe();
+  film->index->safe(safe);
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    ++told.frames;
+  }
+  if (Clock::now() - checked >= kCheckInterval) {
+    if (film->removed()) throw std::system_error(ENOENT, std::generic_category(), film->path() + " was removed");
+    check_disk();
+  }
+  keep_limit();
+  tell();
+}
+
+// The film as it is now becomes one of the closed ones. After an error of its writer too.
+void Recorder::State::put_away() {
+  if (!film) return;
+  auto ended = std::move(film);
+  try {
+    if (ended->video) ended->video->close();
+  } catch (const std::exception&) {  // the caller reports what made it give up the film
+  }
+  ended->index->cut(ended->frames_safe());
+  if (ended->frames_safe() == 0) {  // its writer has removed it
+    ::unlink(ended->index->path().c_str());
+    if (ended->pngs) ::rmdir(ended->path().c_str());
+  } else {
+    closed.push_back({ended->path(), ended->index->path(), ended->bytes()});
+    closed_bytes += closed.back().bytes;
+  }
+  tell();
+}
+
+void Recorder::State::end_film() {
+  if (!film) return;
+  try {
+    if (film->video) film->video->close();
+  } catch (...) {
+    put_away();
+    throw;
+  }
+  put_away();
+}
+
+void Recorder::State::keep_limit() {
+  if (film->bytes() > options.max_recording_bytes / 4) end_film();  // the next picture begins a new one
+  while (closed_bytes + (film ? film->bytes() : 0) > options.max_recording_bytes && !closed.empty()) {
+    const ClosedFilm oldest = closed.front();
+    closed.pop_front();
+    closed_bytes -= oldest.bytes;
+    std::error_code ignored;  // somebody may have removed it before us
+    std::filesystem::remove_all(oldest.path, ignored);
+    std::filesystem::remove(oldest.index_path, ignored);
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      ++told.films_removed;
+    }
+    if (!std::exchange(limit_told, true)) {
+      log_warning("the films of this run are larger than " + amount(options.max_recording_bytes) +
+                  " (RecorderOptions::max_recording_bytes): the oldest is removed, now and from here on, first " +
+                  oldest.path);
+    }
+  }
+}
+
+void Recorder::State::check_disk() {
+  checked = Clock::now();
+  struct statvfs status {};
+  if (options.min_free_bytes == 0 || ::statvfs(directory.c_str(), &status) != 0) return;
+  const auto free_bytes = static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
+  if (free_bytes >= options.min_free_bytes) return;
+  std::string lost;
+  try {
+    end_film();
+  } catch (const std::exception& e) {
+    lost = std::string(" (the film's end is lost: ") + e.what() + ")";
+  }
+  stop("expected " + amount(options.min_free_bytes) + " free on the disk of " + directory +
+       " (RecorderOptions::min_free_bytes), found " + amount(free_bytes) + lost +
+       ". Free some space, then switch recording on again (r)");
+}
+
+void Recorder::State::stop(const std::string& why) {
+  put_away();
+  settings->edit([](Settings& s) { s.recording = false; });
+  throw std::runtime_error("recording stopped: " + why);  // the dispatcher adds that the training goes on
+}
+
+void Recorder::State::stop(const std::system_error& error) {
+  std::string todo = "Make the folder writable";
+  switch (error.code().value()) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: todo = "Free some space"; break;
+    case ENOENT: todo = "Restore the folder"; break;
+    case EMFILE:
+    case ENFILE: todo = "Raise the limit of open files (ulimit -n)"; break;
+    default: break;
+  }
+  put_away();
+  int64_t kept = 0;
+  for (const auto& one : closed) kept += ::access(one.path.c_str(), F_OK) == 0;
+  stop(std::string(error.what()) + ". Films kept: " + std::to_string(kept) + ". " + todo +
+       ", then switch recording on again (r)");
+}
+
+Recorder::Recorder(RecorderOptions options) {
+  check(options);
+  state_ = std::make_unique<State>(std::move(options));
+}
+
+Recorder::~Recorder() {
+  try {
+    close();
+  } catch (const std::exception& e) {
+    log_error(std::string("recorder: ") + e.what());
+  }
+}
+
+Needs Recorder::needs() const {
+  Needs needs;
+  needs.film = true;
+  needs.statistics = state_->options.captions;  // NaN and Inf are counted there
+  return needs;
+}
+
+void Recorder::open(const Run& run) {
+  state_->directory = run.directory;
+  state_->settings = run.settings;
+  if (!state_->options.start) return;
+  // A reset (Esc) shall not end the film.
+  auto defaults = run.settings->defaults();
+  defaults.recording = true;
+  run.settings->set_defaults(defaults);
+  run.settings->edit([](Settings& s) { s.recording = true; });
+}
+
+void Recorder::show(std::shared_ptr<const Picture> picture) {
+  State& s = *state_;
+  if (!picture->film || picture->recoloured) return;
+  try {
+    if (!s.settings->get().recording) {
+      s.end_film();
+      return;
+    }
+    std::shared_ptr<const CaptionedPicture> with_text;
+    if (s.options.captions) with_text = captioned(*picture);
+    const uint8_t* rgb = with_text ? with_text->rgb.data() : picture->rgb.data();
+    if (s.film && (s.film->width != picture->width || s.film->height != picture->height)) s.end_film();
+    if (!s.film) s.begin_film(picture->width, picture->height);
+    try {
+      s.append(*picture, rgb);
+    } catch (const EncoderError& e) {
+      s.encoder_failed = true;
+      log_warning("recording PNG frames from here on, the film so far is kept: " + std::string(e.what()));
+      s.put_away();
+      s.begin_film(picture->width, picture->height);
+      s.append(*picture, rgb);
+    }
+  } catch (const std::system_error& e) {
+    s.stop(e);
+  } catch (const std::bad_alloc&) {
+    s.stop("not enough memory for a frame. Free some, then switch recording on again (r)");
+  }
+}
+
+void Recorder::close() { state_->end_film(); }
+
+RecorderState Recorder::state() const {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->told;
+}
+
+}  // namespace beholder

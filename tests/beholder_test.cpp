@@ -1,0 +1,1583 @@
+// The face, as a training loop meets it: what is attached and passed is shown, settings act from any thread, nothing
+// that goes wrong stops the training, and the promises of time are kept. On the CPU; devices are no_wait_test's.
+#include "beholder/beholder.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/record_function.h>
+#include <time.h>
+#include <torch/torch.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "beholder/moving_rate.h"
+#include "catch.h"
+#include "log_lines.h"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace beholder;
+using std::chrono::steady_clock;
+using torch::Tensor;
+
+// A machine that others use as well must not make these fail.
+constexpr auto kDeadline = 60s;
+
+/// Calls `meanwhile` until `condition` is true; false when the deadline has passed.
+bool eventually(const std::function<bool()>& condition, const std::function<void()>& meanwhile = {}) {
+  for (const auto end = steady_clock::now() + kDeadline; steady_clock::now() < end;) {
+    if (condition()) return true;
+    if (meanwhile) meanwhile();
+    std::this_thread::sleep_for(500us);
+  }
+  return condition();
+}
+
+// ---- what is trained
+
+struct NetImpl : torch::nn::Module {
+  torch::nn::Conv2d conv{torch::nn::Conv2dOptions(1, 4, 3)};
+  torch::nn::Linear fc{4 * 6 * 6, 3};
+
+  NetImpl() {
+    register_module("conv", conv);
+    register_module("fc", fc);
+  }
+  /// N × 1 × 8 × 8 to N × 3.
+  Tensor forward(const Tensor& x) { return fc(conv(x).relu().flatten(1)); }
+};
+TORCH_MODULE(Net);
+
+Tensor batch(int64_t size = 5) { return torch::randn({size, 1, 8, 8}); }
+
+void forward_backward(Net& net) {
+  net->zero_grad();
+  net->forward(batch()).pow(2).mean().backward();
+}
+
+// ---- what is shown
+
+using Shown = std::shared_ptr<const Picture>;
+using Names = std::vector<std::string>;
+
+class Collector : public Callback {
+ public:
+  explicit Collector(bool film = false) : film_(film) {}
+  std::string name() const override { return film_ ? "film collector" : "collector"; }
+  Needs needs() const override { return {film_, /*statistics=*/true}; }
+  void open(const Run& opened) override {
+    run = opened;
+    opened_ = true;
+  }
+  void show(Shown picture) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    pictures_.push_back(std::move(picture));
+  }
+
+  std::vector<Shown> pictures() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return pictures_;
+  }
+  size_t count() const { return pictures().size(); }
+  Shown last() const { return count() > 0 ? pictures().back() : nullptr; }
+  bool opened() const { return opened_; }
+
+  Run run;  // once opened
+
+ private:
+  const bool film_;
+  std::atomic<bool> opened_{false};
+  mutable std::mutex mutex_;
+  std::vector<Shown> pictures_;  // guarded by mutex_
+};
+
+std::string logdir() { return std::string(BEHOLDER_BINARY_DIR) + "/tests/beholder_face"; }
+
+/// Small pictures, 60 a second; no budget stands between a test and its pictures.
+Options quick(Values values = Values::Parameters) {
+  Options options;
+  options.canvas_width = 480;
+  options.canvas_height = 320;
+  options.max_overhead = 1;
+  options.max_background = 64;
+  options.settings.values = values;
+  options.settings.fps = 60;
+  return options;
+}
+
+/// A Beholder with a callback that keeps what it sees.
+struct Watched {
+  std::shared_ptr<Collector> collector = std::make_shared<Collector>();
+  beholder::Beholder beholder;
+
+  explicit Watched(Options options = quick()) : beholder(logdir(), std::move(options)) { beholder.add(collector); }
+
+  /// Calls `step` (an update() where there is none) until a picture comes that was captured after this call and that
+  /// `right` likes; nullptr when none does.
+  Shown next(const std::function<bool(const Picture&)>& right, const std::function<void()>& step = {}) {
+    const auto begun = std::chrono::system_clock::now();
+    Shown found;
+    eventually(
+        [&] {
+          const Shown last = collector->last();
+          if (last && last->time >= begun && right(*last)) found = last;
+          return found != nullptr;
+        },
+        step ? step : [this] { beholder.update(); });
+    return found;
+  }
+  Shown next(const std::function<void()>& step = {}) {
+    return next([](const Picture&) { return true; }, step);
+  }
+  /// Waits until everything captured was shown.
+  bool settle() {
+    return eventually([&] {
+      const State state = beholder.state();
+      return state.captured <= state.rendered && static_cast<int64_t>(collector->count()) == state.rendered;
+    });
+  }
+};
+
+Names names(const Shown& picture) { return picture ? *picture->names : Names{"no picture came"}; }
+
+const SectionInfo* section(const Shown& picture, const std::string& name) {
+  if (!picture) return nullptr;
+  for (const auto& info : picture->sections) {
+    if (info.name == name) return &info;
+  }
+  return nullptr;
+}
+
+/// The section shows this tensor, as far as its extremes tell.
+bool shows(const Shown& picture, const std::string& name, const Tensor& tensor) {
+  const SectionInfo* info = section(picture, name);
+  if (!info || info->shape != tensor.sizes().vec()) return false;
+  const Tensor values = tensor.detach().to(torch::kFloat);
+  return info->statistics.min == values.min().item<float>() && info->statistics.max == values.max().item<float>();
+}
+
+const Names kNet = {"conv.weight", "conv.bias", "fc.weight", "fc.bias"};
+
+Names with_prefix(const std::string& prefix, Names all) {
+  for (auto& name : all) name = prefix + "." + name;
+  return all;
+}
+Names operator+(Names a, const Names& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+int entries_of(const char* directory) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) count += entry.path().empty() ? 0 : 1;
+  return count;
+}
+
+double thread_cpu() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double process_cpu() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double seconds(steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+}  // namespace
+
+// ---- attach, detach
+
+TEST_CASE("a module is attached as a holder, as a shared_ptr and by reference, the one on the stack too") {
+  Watched watched;
+  Net net;
+  NetImpl on_stack;
+  SECTION("holder") { watched.beholder.attach(net); }
+  SECTION("shared_ptr") { watched.beholder.attach(net.ptr()); }
+  SECTION("base pointer") { watched.beholder.attach(std::shared_ptr<torch::nn::Module>(net.ptr())); }
+  SECTION("reference") { watched.beholder.attach(*net); }
+  SECTION("stack") { watched.beholder.attach(on_stack); }
+  SECTION("twice is once") {
+    watched.beholder.attach(net);
+    watched.beholder.attach(*net);
+  }
+  const Shown picture = watched.next();
+  CHECK(names(picture) == kNet);
+  REQUIRE(section(picture, "conv.weight"));
+  CHECK(section(picture, "conv.weight")->kind == Kind::ConvWeight);
+  CHECK(section(picture, "fc.weight")->kind == Kind::LinearWeight);
+  CHECK(section(picture, "fc.bias")->kind == Kind::Vector);
+  CHECK(section(picture, "fc.weight")->complete);
+}
+
+TEST_CASE("several modules have a name each; without one they are told apart, and a line says how") {
+  LogLines log;
+  Watched watched;
+  Net a, b, c;
+  SECTION("names") {
+    watched.beholder.attach(a, "a");
+    watched.beholder.attach(b, "b");
+    CHECK(names(watched.next()) == with_prefix("a", kNet) + with_prefix("b", kNet));
+    watched.beholder.attach(a, "other");  // gets its new name
+    CHECK(names(watched.next()) == with_prefix("b", kNet) + with_prefix("other", kNet));
+    CHECK(log.all().empty());
+  }
+  SECTION("no names") {
+    watched.beholder.attach(a);
+    watched.beholder.attach(b);
+    watched.beholder.attach(c);
+    CHECK(names(watched.next()) == kNet + with_prefix("module2", kNet) + with_prefix("module3", kNet));
+    CHECK(log.count("give each one a name") == 2);
+  }
+  SECTION("the same name") {
+    watched.beholder.attach(a, "net");
+    watched.beholder.attach(b, "net");
+    CHECK(names(watched.next()) == with_prefix("net", kNet) + with_prefix("net_2", kNet));
+    CHECK(log.count("a second module is attached as 'net'") == 1);
+  }
+}
+
+TEST_CASE("nothing is attached by a null module or an empty holder, and a line says so") {
+  LogLines log;
+  Watched watched;
+  watched.beholder.attach(std::shared_ptr<torch::nn::Module>());
+  watched.beholder.attach(Net(nullptr));
+  watched.beholder.detach(Net(nullptr));
+  CHECK(log.count("null module") == 2);
+  const Shown picture = watched.next();
+  REQUIRE(picture);
+  CHECK(picture->message == "nothing attached: call attach(model)");
+}
+
+TEST_CASE("a module is shown until it is detached") {
+  Watched watched;
+  Net a, b;
+  watched.beholder.attach(a, "a");
+  watched.beholder.attach(b, "b");
+  CHECK(names(watched.next()).size() == 8);
+  watched.beholder.detach(*b);
+  CHECK(names(watched.next()) == with_prefix("a", kNet));
+  watched.beholder.detach(b);  // not attached
+  watched.beholder.detach(a);
+  const Shown picture = watched.next();
+  REQUIRE(picture);
+  CHECK(picture->sections.empty());
+  CHECK(picture->message == "nothing attached: call attach(model)");
+  watched.beholder.attach(b);
+  CHECK(names(watched.next()) == kNet);
+}
+
+TEST_CASE("a module may be detached and destroyed while its activations are being captured") {
+  Watched watched(quick(Values::Activations));
+  auto net = std::make_unique<NetImpl>();
+  Net other;
+  watched.beholder.attach(*net, "net");
+  watched.beholder.attach(other, "other");
+  const auto train = [&] {
+    if (net) net->forward(batch());
+    other->forward(batch());
+    watched.beholder.update();
+  };
+  REQUIRE(watched.next(train));
+  REQUIRE(eventually([] { return at::hasThreadLocalCallbacks(); }, train));  // armed
+  watched.beholder.detach(*net);
+  CHECK_FALSE(at::hasThreadLocalCallbacks());
+  net.reset();
+  for (int i = 0; i < 10; ++i) watched.beholder.update();  // nothing is captured by these
+  CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 2; }, train)) == Names{"other.conv", "other.fc"});
+  watched.beholder.detach(other);
+  const Shown nothing = watched.next([](const Picture& p) { return p.names->empty(); }, train);
+  REQUIRE(nothing);
+  CHECK(nothing->message == "nothing attached: call attach(model), or tap(name, tensor)");
+}
+
+TEST_CASE("a module is held weakly: the owner's last pointer destroys it") {
+  const auto values = GENERATE(Values::Parameters, Values::Gradients, Values::Activations);
+  Watched watched(quick(values));
+  std::weak_ptr<NetImpl> alive;
+  Tensor weight;
+  {
+    Net net;
+    alive = net.ptr();
+    weight = net->fc->weight;
+    watched.beholder.attach(net);
+    REQUIRE(watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
+      forward_backward(net);
+      watched.beholder.update();
+    }));
+    REQUIRE(watched.settle());
+  }
+  CHECK(alive.expired());
+  const Shown picture = watched.next([](const Picture& p) { return p.sections.empty(); });
+  REQUIRE(picture);
+  CHECK(picture->message.find("nothing attached") == 0);
+  CHECK(weight.use_count() == 1);  // nor is a parameter kept alive
+}
+
+TEST_CASE("modules that are registered or removed later are followed") {
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  net->register_module("late", torch::nn::Linear(2, 2));
+  CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 6; })) ==
+        kNet + Names{"late.weight", "late.bias"});
+  net->register_parameter("scale", torch::ones({3}));
+  CHECK(watched.next([](const Picture& p) { return p.names->size() == 7; }));
+  net->unregister_module("late");
+  CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 5; })) == Names{"scale"} + kNet);
+}
+
+// ---- update
+
+TEST_CASE("update() takes arrays and frames, as values and as functions") {
+  Watched watched(quick(Values::Arrays));
+  const Tensor one = torch::randn({4, 5}), two = torch::randn({7}), frame = torch::rand({10, 12});
+  const Arrays arrays = {{"one", one}, {"two", two}};
+  const Names both = {"one", "two"};
+  const auto make_arrays = [&] { return Arrays{{"one", one}, {"two", two}}; };
+  const std::function<Tensor()> make_frame = [&] { return frame; };
+  auto& beholder = watched.beholder;
+  const auto arrays_come = [&](const std::function<void()>& step) {
+    const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, step);
+    CHECK(names(picture) == both);
+    CHECK(shows(picture, "one", one));
+    CHECK(shows(picture, "two", two));
+  };
+  const auto frame_comes = [&](const std::function<void()>& step) {
+    const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, step);
+    CHECK(names(picture) == Names{"frame"});
+    CHECK(shows(picture, "frame", frame));
+  };
+  const auto nothing_comes = [&](const std::string& message, const std::function<void()>& step) {
+    const Shown picture = watched.next([](const Picture& p) { return p.sections.empty(); }, step);
+    REQUIRE(picture);
+    CHECK(picture->message == message);
+  };
+  arrays_come([&] { beholder.update(arrays); });
+  arrays_come([&] { beholder.update({{"one", one}, {"two", two}}); });
+  arrays_come([&] { beholder.update(make_arrays); });
+  arrays_come([&] { beholder.update(arrays, frame); });
+  arrays_come([&] { beholder.update(make_arrays, make_frame); });
+  nothing_comes("no arrays passed: call update(arrays)", [&] { beholder.update(); });
+  nothing_comes("no arrays passed: call update(arrays)", [&] { beholder.update(frame); });
+  beholder.settings().edit([](Settings& s) { s.values = Values::Frame; });
+  frame_comes([&] { beholder.update(frame); });
+  frame_comes([&] { beholder.update(make_frame); });
+  frame_comes([&] { beholder.update(arrays, frame); });
+  frame_comes([&] { beholder.update(make_arrays, [&] { return frame; }); });
+  nothing_comes("no frame passed: call update(frame)", [&] { beholder.update(); });
+  nothing_comes("no frame passed: call update(frame)", [&] { beholder.update(arrays); });
+  nothing_comes("the frame cannot be shown: frame (undefined)", [&] { beholder.update(Tensor()); });
+  nothing_comes("the frame cannot be shown: frame (a frame is (H, W) or (3, H, W); found [4, 5, 6])",
+                [&] { beholder.update(torch::zeros({4, 5, 6})); });
+  CHECK(beholder.state().errors == 0);
+}
+
+TEST_CASE("functions are called only when what they make will be shown") {
+  Watched watched(quick(Values::Parameters));
+  Net net;
+  watched.beholder.attach(net);
+  int arrays_made = 0, frames_made = 0;
+  const auto step = [&] {
+    watched.beholder.update(
+        [&] {
+          ++arrays_made;
+          return Arrays{{"a", torch::ones({3})}};
+        },
+        [&] {
+          ++frames_made;
+          return torch::ones({3, 3});
+        });
+  };
+  for (int i = 0; i < 3; ++i) REQUIRE(watched.next(step));
+  CHECK(arrays_made == 0);
+  CHECK(frames_made == 0);
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Arrays; });
+  REQUIRE(watched.next(step));
+  CHECK(arrays_made > 0);
+  CHECK(frames_made == 0);
+  watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+  step();
+  const int before = arrays_made;
+  for (int i = 0; i < 1000; ++i) step();
+  CHECK(arrays_made == before);
+}
+
+TEST_CASE("a function that throws costs one line for each text, and the training goes on") {
+  LogLines log;
+  Watched watched(quick(Values::Arrays));
+  int calls = 0;
+  const auto fails = [&]() -> Arrays {
+    ++calls;
+    if (calls % 2 == 0) throw 7;
+    throw std::runtime_error("cannot make them\nsecond line");
+  };
+  REQUIRE(eventually([&] { return calls >= 6; }, [&] { watched.beholder.update(fails); }));
+  CHECK(log.count("cannot make them") == 1);
+  CHECK(log.count("no std::exception") == 1);
+  CHECK(log.count("second line") == 0);
+  CHECK(watched.beholder.state().errors == calls);
+  CHECK(watched.beholder.state().captured == 0);
+  const Shown picture = watched.next([&] { watched.beholder.update({{"a", torch::ones({3})}}); });
+  CHECK(names(picture) == Names{"a"});
+}
+
+TEST_CASE("a function that calls update() does not begin another one") {
+  Watched watched(quick(Values::Arrays));
+  int calls = 0;
+  const Shown picture = watched.next([&] {
+    watched.beholder.update([&] {
+      ++calls;
+      watched.beholder.update([&] { return Arrays{{"inner", torch::ones({3})}}; });
+      return Arrays{{"outer", torch::ones({3})}};
+    });
+  });
+  CHECK(names(picture) == Names{"outer"});
+  CHECK(calls > 0);
+}
+
+TEST_CASE("steps count updates, and set_step() continues a resumed run") {
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  for (int i = 0; i < 5; ++i) watched.beholder.update();
+  CHECK(watched.beholder.state().updates == 5);
+  CHECK(watched.beholder.state().step == 4);
+  watched.beholder.set_step(1000);
+  watched.beholder.update();
+  CHECK(watched.beholder.state().step == 1000);
+  const Shown picture = watched.next();
+  REQUIRE(picture);
+  CHECK(picture->step > 1000);
+  CHECK(picture->step <= watched.beholder.state().step);
+  CHECK(watched.beholder.state().step == 1000 + watched.beholder.state().updates - 6);
+}
+
+TEST_CASE("due() tells whether the next update() shows something") {
+  Options options = quick();
+  options.settings.fps = 5;
+  Watched watched(options);
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  REQUIRE(watched.settle());
+  int due = 0;
+  REQUIRE(eventually([&] { return due == 5; }, [&] {
+    const State before = watched.beholder.state();
+    const bool said = watched.beholder.due();
+    watched.beholder.update();
+    const State after = watched.beholder.state();
+    if (!said) return;
+    ++due;
+    CHECK(after.captured + after.dropped == before.captured + before.dropped + 1);  // dropped on a machine that is too busy
+    CHECK_FALSE(watched.beholder.due());  // for the next 200 ms
+  }));
+  watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+  CHECK_FALSE(watched.beholder.due());
+  watched.beholder.settings().edit([](Settings& s) { s.filter = "fc*"; });  // other values: at once
+  CHECK(watched.beholder.due());
+}
+
+TEST_CASE("who calls update() only when due() says so sees everything") {
+  const auto values = GENERATE(Values::Parameters, Values::Gradients, Values::Activations, Values::Arrays);
+  Watched watched(quick(values));
+  Net net;
+  watched.beholder.attach(net);
+  for (int i = 0; i < 3; ++i) {
+    const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
+      forward_backward(net);
+      if (watched.beholder.due()) watched.beholder.update({{"a", torch::ones({3})}});
+    });
+    CHECK(picture);
+  }
+}
+
+TEST_CASE("who calls update() only when due() says so learns that no activations come") {
+  LogLines log;
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  int updates = 0;
+  const auto step = [&] {
+    if (!watched.beholder.due()) return;
+    ++updates;
+    watched.beholder.update();
+  };
+  const auto begun = steady_clock::now();
+  const Shown picture = watched.next(step);
+  REQUIRE(picture);
+  CHECK(picture->message.find("no activations seen") == 0);
+  CHECK(steady_clock::now() - begun >= 1s);  // an armed forward is waited for
+  CHECK(log.count("no activations seen") == 1);
+  CHECK(updates >= 4);
+}
+
+TEST_CASE("bad options throw at construction, in words") {
+  const auto fails_with = [](const std::string& part, const std::function<void(Options&)>& change) {
+    Options options;
+    change(options);
+    try {
+      beholder::Beholder beholder(logdir(), options);
+      FAIL_CHECK("accepted: " << part);
+    } catch (const std::invalid_argument& e) {
+      CHECK(std::string(e.what()).find(part) != std::string::npos);
+    }
+  };
+  fails_with("canvas_width is 3; expected 64 to 8192 pixels", [](Options& o) { o.canvas_width = 3; });
+  fails_with("max_overhead is 0", [](Options& o) { o.max_overhead = 0; });
+  fails_with("max_background is -1", [](Options& o) { o.max_background = -1; });
+  fails_with("max_host_bytes is 5", [](Options& o) { o.max_host_bytes = 5; });
+  fails_with("settings.fps is 61", [](Options& o) { o.settings.fps = 61; });
+  fails_with("settings.window_size is 1", [](Options& o) { o.settings.window_size = 1; });
+}
+
+// ---- settings
+
+TEST_CASE("FPS: a low one is kept, 0 shows nothing new, and it goes on afterwards") {
+  Options options = quick();
+  options.settings.fps = 0.5;
+  Watched watched(options);
+  Net net;
+  watched.beholder.attach(net);
+  const auto begun = steady_clock::now();
+  REQUIRE(eventually([&] { return watched.collector->count() == 2; }, [&] { watched.beholder.update(); }));
+  CHECK(seconds(steady_clock::now() - begun) >= 1.9);
+  watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+  for (const auto end = steady_clock::now() + 300ms; steady_clock::now() < end;) watched.beholder.update();
+  CHECK(watched.beholder.state().captured == 2);
+  watched.beholder.settings().edit([](Settings& s) { s.fps = 60; });
+  const auto again = steady_clock::now();
+  REQUIRE(eventually([&] { return watched.collector->count() >= 12; }, [&] { watched.beholder.update(); }));
+  CHECK(seconds(steady_clock::now() - again) >= 0.1);  // 60 a second, not more
+  CHECK(watched.beholder.state().fps_wished == 60);
+}
+
+TEST_CASE("FPS 0 from the start shows nothing until somebody asks for something") {
+  Options options = quick();
+  options.settings.fps = 0;
+  Watched watched(options);
+  Net net;
+  watched.beholder.attach(net);
+  for (int i = 0; i < 100; ++i) watched.beholder.update();
+  CHECK(watched.beholder.state().captured == 0);
+  watched.beholder.settings().edit([](Settings& s) { s.filter = "fc*"; });
+  CHECK(names(watched.next()) == Names{"fc.weight", "fc.bias"});
+  REQUIRE(watched.settle());
+  for (int i = 0; i < 100; ++i) watched.beholder.update();
+  CHECK(watched.beholder.state().captured == 1);
+}
+
+TEST_CASE("a pause holds the live picture; the film goes on") {
+  const auto film = std::make_shared<Collector>(/*film=*/true);
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  watched.beholder.add(film);
+  REQUIRE(watched.next());
+  watched.beholder.settings().edit([](Settings& s) { s.paused = true; });
+  REQUIRE(eventually([&] { return watched.beholder.state().captured == watched.beholder.state().rendered; }));
+  size_t films = film->count();
+  REQUIRE(eventually([&] { return film->count() > films + 2; }, [&] { watched.beholder.update(); }));
+  const size_t live = watched.collector->count();
+  const Shown held = watched.collector->last();
+  films = film->count();
+  REQUIRE(eventually([&] { return film->count() > films + 5; }, [&] { watched.beholder.update(); }));
+  CHECK(watched.collector->count() == live);
+  CHECK_FALSE(film->last()->live);
+  CHECK(watched.collector->run.last_picture() == held);
+  watched.beholder.settings().edit([](Settings& s) { s.paused = false; });
+  CHECK(watched.next());
+  // Both see the same pictures again.
+  REQUIRE(eventually([&] { return film->last() == watched.collector->last(); }));
+}
+
+TEST_CASE("while paused nothing is captured for nobody, not even for a film that could not be opened") {
+  struct Broken : Collector {
+    Broken() : Collector(/*film=*/true) {}
+    void open(const Run&) override { throw std::runtime_error("no disk"); }
+  };
+  LogLines log;
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  watched.beholder.add(std::make_shared<Broken>());
+  REQUIRE(watched.next());
+  REQUIRE(eventually([&] { return watched.beholder.state().callbacks.at(1).errors == 1; }));
+  watched.beholder.settings().edit([](Settings& s) { s.paused = true; });
+  watched.beholder.update();
+  const int64_t captured = watched.beholder.state().captured;
+  for (const auto end = steady_clock::now() + 300ms; steady_clock::now() < end;) watched.beholder.update();
+  CHECK(watched.beholder.state().captured == captured);
+  CHECK_FALSE(watched.beholder.due());
+  CHECK(log.count("no disk") == 1);
+}
+
+TEST_CASE("colours change without an update(): at a low FPS, at 0, and when paused") {
+  LogLines log;
+  Options options = quick();
+  options.settings.fps = 0.5;
+  Watched watched(options);
+  Net net;
+  watched.beholder.attach(net);
+  const Shown first = watched.next();
+  REQUIRE(first);
+  REQUIRE(watched.settle());
+  const auto changes = [&](const std::function<void(Settings&)>& change) {
+    const Shown before = watched.collector->last();
+    const auto begun = steady_clock::now();
+    const uint64_t revision = watched.beholder.settings().edit(change);
+    REQUIRE(eventually([&] { return watched.collector->last() != before; }));
+    const Shown after = watched.collector->last();
+    CHECK(seconds(steady_clock::now() - begun) < 10);
+    CHECK(after->recoloured);
+    CHECK(after->live);
+    CHECK_FALSE(after->film);
+    CHECK(after->rgb != before->rgb);
+    CHECK(after->step == first->step);
+    CHECK(after->time == first->time);
+    CHECK(after->revision == revision);
+    CHECK(after->sequence > before->sequence);
+  };
+  changes([](Settings& s) { s.colormap = Colormap::Viridis; });
+  changes([](Settings& s) { s.scaling = Scaling::ZeroCentred; });
+  watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+  changes([](Settings& s) { s.colormap = Colormap::Gray; });
+  watched.beholder.settings().edit([](Settings& s) { s.paused = true; });
+  changes([](Settings& s) { s.colormap = Colormap::Plasma; });
+  changes([](Settings& s) { s.scaling = Scaling::All; });
+  watched.beholder.settings().edit([](Settings& s) { s.paused = false; });
+  changes([](Settings& s) { s.colormap = Colormap::Inferno; });
+  CHECK(watched.beholder.state().captured == 1);
+}
+
+TEST_CASE("colours that change while paused change the held picture, not what the film shows meanwhile") {
+  const auto film = std::make_shared<Collector>(/*film=*/true);
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  watched.beholder.add(film);
+  REQUIRE(watched.next());
+  watched.beholder.settings().edit([](Settings& s) { s.paused = true; });
+  const auto step = [&] {
+    {
+      const torch::NoGradGuard no_grad;
+      net->fc->weight.add_(1);
+    }
+    watched.beholder.update();
+  };
+  size_t films = film->count();
+  REQUIRE(eventually([&] { return film->count() > films + 3; }, step));
+  const Shown held = watched.collector->last();
+  watched.beholder.settings().edit([](Settings& s) { s.colormap = Colormap::Gray; });
+  films = film->count();
+  REQUIRE(eventually([&] { return film->count() > films + 3; }, step));
+  const Shown now = watched.collector->last();
+  CHECK(now->step == held->step);
+  CHECK(now->rgb != held->rgb);
+  CHECK(section(now, "fc.weight")->statistics.max == section(held, "fc.weight")->statistics.max);
+  CHECK(section(film->last(), "fc.weight")->statistics.max > section(held, "fc.weight")->statistics.max + 2);
+  CHECK(film->last()->settings.colormap == Colormap::Gray);
+  for (const auto& picture : film->pictures()) CHECK_FALSE(picture->recoloured);
+}
+
+TEST_CASE("other values take one capture at the next update(), also when paused") {
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  watched.beholder.settings().edit([](Settings& s) { s.paused = true; });
+  watched.beholder.update();
+  REQUIRE(watched.settle());
+  const int64_t captured = watched.beholder.state().captured;
+  CHECK_FALSE(watched.beholder.state().waiting_for_update);
+  const uint64_t revision = watched.beholder.settings().edit([](Settings& s) { s.filter = "fc*"; });
+  CHECK(watched.beholder.state().waiting_for_update);
+  CHECK(watched.beholder.due());
+  const Shown picture = watched.next();
+  CHECK(names(picture) == Names{"fc.weight", "fc.bias"});
+  REQUIRE(picture);
+  CHECK(picture->revision == revision);
+  CHECK_FALSE(watched.beholder.state().waiting_for_update);
+  REQUIRE(watched.settle());
+  for (const auto end = steady_clock::now() + 200ms; steady_clock::now() < end;) watched.beholder.update();
+  CHECK(watched.beholder.state().captured == captured + 1);
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Arrays, s.filter = ""; });
+  const Shown arrays = watched.next([&] { watched.beholder.update({{"a", torch::ones({3})}}); });
+  CHECK(names(arrays) == Names{"a"});
+}
+
+TEST_CASE("solo, page, zoom and pan never reach the film") {
+  const auto film = std::make_shared<Collector>(/*film=*/true);
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  watched.beholder.add(film);
+  REQUIRE(watched.next());
+  const auto live_and_film = [&](const std::function<void(Settings&)>& change,
+                                 const std::function<bool(const Picture&)>& right) {
+    watched.beholder.settings().edit(change);
+    const Shown picture = watched.next(right);
+    REQUIRE(picture);
+    const size_t films = film->count();
+    REQUIRE(eventually([&] { return film->count() > films + 1; }, [&] { watched.beholder.update(); }));
+    for (const auto& one : film->pictures()) {
+      CHECK(one->sections.size() == 4);
+      CHECK(one->settings.solo.empty());
+      CHECK(one->settings.page == 0);
+      CHECK(one->settings.zoom == 1);
+    }
+  };
+  live_and_film([](Settings& s) { s.solo = "fc.weight"; }, [](const Picture& p) { return p.sections.size() == 1; });
+  CHECK(names(watched.collector->last()) == kNet);  // all that could be shown
+  live_and_film([](Settings& s) { s.zoom = 4; }, [](const Picture& p) { return p.settings.zoom == 4; });
+  live_and_film([](Settings& s) { s.pan_x = 1; }, [](const Picture& p) { return p.settings.pan_x == 1; });
+  live_and_film([](Settings& s) { s.solo = "", s.zoom = 1, s.pan_x = 0, s.page = 3; },
+                [](const Picture& p) { return p.settings.page == 3; });
+  live_and_film([](Settings& s) { s.solo = "no such section"; }, [](const Picture& p) { return p.sections.size() == 4; });
+  watched.beholder.settings().edit([](Settings& s) { s = quick().settings; });
+  CHECK(watched.next([&](const Picture& p) { return p.film && p.live; }));
+}
+
+TEST_CASE("where there is nothing to show the picture says so in words") {
+  Watched watched;
+  const auto says = [&](const std::string& words) {
+    const Shown picture = watched.next([&](const Picture& p) { return p.sections.empty() && p.message == words; });
+    CHECK(picture);
+    if (!picture && watched.collector->last()) UNSCOPED_INFO(watched.collector->last()->message);
+    if (picture) CHECK(picture->rgb.size() == static_cast<size_t>(picture->width) * picture->height * 3);
+  };
+  says("nothing attached: call attach(model)");
+  torch::nn::Sequential empty(torch::nn::ReLU{});
+  watched.beholder.attach(empty);
+  says("the attached modules own no parameters");
+  watched.beholder.settings().edit([](Settings& s) { s.layout = LayoutKind::Classic; });
+  says("the attached modules own no parameters");
+  Net net;
+  watched.beholder.attach(net, "net");
+  watched.beholder.settings().edit([](Settings& s) { s.filter = "nothing*"; });
+  says("the filter 'nothing*' matches none of 4 parameters");
+  watched.beholder.settings().edit([](Settings& s) { s.filter = "", s.values = Values::Gradients; });
+  says("no gradients yet: call update() after backward() and before zero_grad()");
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Activations; });
+  says("no activations seen: run forward between two calls of update(), on the same thread");
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Arrays; });
+  says("no arrays passed: call update(arrays)");
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Frame; });
+  says("no frame passed: call update(frame)");
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Parameters; });
+  CHECK(names(watched.next([](const Picture& p) { return !p.sections.empty(); })) == with_prefix("net", kNet));
+}
+
+TEST_CASE("everything may be changed from another thread while the training runs") {
+  Watched watched;
+  watched.beholder.add(std::make_shared<Collector>(/*film=*/true));
+  Net net;
+  watched.beholder.attach(net);
+  std::atomic<bool> stop{false};
+  std::thread viewer([&] {
+    std::mt19937 random(1);
+    while (!stop) {
+      watched.beholder.settings().edit([&](Settings& s) {
+        switch (random() % 10) {
+          case 0: s.values = static_cast<Values>(random() % 5); break;
+          case 1: s.mode = static_cast<Mode>(random() % 3); break;
+          case 2: s.scaling = static_cast<Scaling>(random() % 3); break;
+          case 3: s.layout = static_cast<LayoutKind>(random() % 2); break;
+          case 4: s.colormap = static_cast<Colormap>(random() % 6); break;
+          case 5: s.paused = random() % 2 == 0; break;
+          case 6: s.solo = random() % 2 == 0 ? "fc.weight" : ""; break;
+          case 7: s.filter = random() % 2 == 0 ? "fc*" : ""; break;
+          case 8: s.show_all = random() % 2 == 0; break;
+          case 9: s.window_size = 2 + static_cast<int>(random() % 19); break;
+        }
+      });
+      watched.beholder.state();
+      if (watched.collector->opened()) watched.collector->run.value_at(watched.beholder.state().rendered, 50, 50);
+      std::this_thread::sleep_for(1ms);
+    }
+  });
+  const auto step = [&] {
+    forward_backward(net);
+    watched.beholder.update({{"a", torch::randn({3})}}, torch::rand({4, 4}));
+  };
+  for (const auto end = steady_clock::now() + 1500ms; steady_clock::now() < end;) step();
+  stop = true;
+  viewer.join();
+  CHECK(watched.beholder.state().errors == 0);
+  CHECK(watched.beholder.state().last_error == "");
+  watched.beholder.settings().set(quick(Values::Gradients).settings);
+  const Shown picture = watched.next([](const Picture& p) { return p.names->size() == 4 && p.sections.size() == 4; }, step);
+  REQUIRE(picture);
+  CHECK(picture->settings.values == Values::Gradients);
+  CHECK(picture->film);
+}
+
+// ---- what tensors do
+
+TEST_CASE("gradients: one hint where there is none, and they are shown as soon as they appear") {
+  LogLines log;
+  Watched watched(quick(Values::Gradients));
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  forward_backward(net);
+  Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); });
+  CHECK(names(picture) == kNet);
+  CHECK(shows(picture, "fc.weight", net->fc->weight.grad()));
+  for (int i = 0; i < 3; ++i) {  // update() after zero_grad()
+    REQUIRE(watched.next([](const Picture& p) { return p.sections.empty(); }, [&] {
+      forward_backward(net);
+      for (auto& parameter : net->parameters()) parameter.mutable_grad().reset();
+      watched.beholder.update();
+    }));
+  }
+  CHECK(log.count("before zero_grad()") == 1);
+  CHECK(log.all().size() == 1);
+  net->conv->weight.set_requires_grad(false);  // frozen
+  net->conv->bias.set_requires_grad(false);
+  picture = watched.next([](const Picture& p) { return p.sections.size() == 2; }, [&] {
+    forward_backward(net);
+    watched.beholder.update();
+  });
+  CHECK(names(picture) == Names{"fc.weight", "fc.bias"});
+  net->conv->weight.set_requires_grad(true);  // thawed
+  picture = watched.next([](const Picture& p) { return p.sections.size() == 3; }, [&] {
+    forward_backward(net);
+    watched.beholder.update();
+  });
+  CHECK(names(picture) == Names{"conv.weight", "fc.weight", "fc.bias"});
+  CHECK(log.all().size() == 1);
+}
+
+TEST_CASE("sparse gradients are shown") {
+  Watched watched(quick(Values::Gradients));
+  torch::nn::Embedding embedding(torch::nn::EmbeddingOptions(20, 4).sparse(true));
+  watched.beholder.attach(embedding, "embedding");
+  Tensor dense;
+  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
+    embedding->zero_grad();
+    embedding->forward(torch::tensor({1, 5, 5, 7})).pow(2).sum().backward();
+    dense = embedding->weight.grad().to_dense();
+    watched.beholder.update();
+  });
+  CHECK(shows(picture, "embedding.weight", dense));
+}
+
+TEST_CASE("dtypes, shapes and storages that change after attach are followed") {
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  const auto is = [](const std::string& dtype) {
+    return [dtype](const Picture& p) { return !p.sections.empty() && p.sections[2].dtype == dtype; };
+  };
+  net->to(torch::kDouble);
+  CHECK(shows(watched.next(is("float64")), "fc.weight", net->fc->weight));
+  net->to(torch::kBFloat16);
+  CHECK(shows(watched.next(is("bfloat16")), "fc.weight", net->fc->weight));
+  net->to(torch::kFloat);
+  CHECK(shows(watched.next(is("float32")), "fc.weight", net->fc->weight));
+  net->fc->weight.set_data(torch::randn({3, 144}));  // another storage, the same shape
+  CHECK(shows(watched.next(), "fc.weight", net->fc->weight));
+  net->fc->weight.set_data(torch::randn({144, 3}).t());  // other strides
+  CHECK(shows(watched.next(), "fc.weight", net->fc->weight));
+  net->fc->weight.set_data(torch::randn({5, 7}));  // another shape
+  CHECK(shows(watched.next([](const Picture& p) { return p.sections[2].shape[0] == 5; }), "fc.weight", net->fc->weight));
+  net->fc->weight.set_data(torch::empty({0, 7}));
+  Shown picture = watched.next([](const Picture& p) { return p.sections.size() == 3; });
+  CHECK(section(picture, "fc.weight") == nullptr);
+  net->fc->weight.set_data(torch::randn({5, 7}));
+  CHECK(shows(watched.next([](const Picture& p) { return p.sections.size() == 4; }), "fc.weight", net->fc->weight));
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("arrays may have another number, order, name, shape and dtype at each update") {
+  Watched watched(quick(Values::Arrays));
+  int64_t n = 0;
+  std::map<int64_t, Arrays> given;
+  const auto step = [&] {
+    Arrays arrays;
+    for (int64_t i = 0; i <= n / 20 % 3; ++i) {
+      arrays.push_back({"a" + std::to_string((n / 20 + i) % 4), torch::randn({n / 20 % 4 + 1, i + 2})});
+    }
+    given[n++] = arrays;
+    watched.beholder.update(arrays);
+  };
+  REQUIRE(eventually([&] { return watched.collector->count() >= 20 && n > 200; }, step));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) {
+    const Arrays& arrays = given.at(picture->step);
+    REQUIRE(picture->sections.size() == arrays.size());
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      CHECK(picture->sections[i].name == arrays[i].name);
+      CHECK(picture->sections[i].shape == arrays[i].tensor.sizes().vec());
+      CHECK(picture->sections[i].statistics.max == arrays[i].tensor.max().item<float>());
+    }
+  }
+}
+
+TEST_CASE("two arrays of one name are both shown") {
+  Watched watched(quick(Values::Arrays));
+  const Shown picture =
+      watched.next([&] { watched.beholder.update({{"a", torch::full({3}, 1.0)}, {"a", torch::full({3}, 2.0)}}); });
+  REQUIRE(picture);
+  REQUIRE(picture->sections.size() == 2);
+  CHECK(picture->sections[0].statistics.max == 1);
+  CHECK(picture->sections[1].statistics.max == 2);
+}
+
+TEST_CASE("the same parameter under two names is shown once, under the first") {
+  struct Outer : torch::nn::Module {
+    Outer() {
+      auto inner = torch::nn::Linear(3, 2);
+      register_module("first", inner);
+      register_module("second", inner);
+      auto other = torch::nn::Linear(3, 2);
+      register_parameter("tied", inner->weight);
+      register_module("other", other);
+    }
+  };
+  Watched watched;
+  Outer outer;
+  watched.beholder.attach(outer);
+  CHECK(names(watched.next()) == Names{"tied", "first.bias", "other.weight", "other.bias"});
+}
+
+TEST_CASE("what cannot be shown is named once in the log, and in the state") {
+  LogLines log;
+  Watched watched(quick(Values::Arrays));
+  int64_t size = 0;
+  const auto step = [&] {
+    watched.beholder.update({{"good", torch::ones({size})},
+                             {"hollow", torch::zeros({0, 4})},
+                             {"ghost", torch::zeros({3}, torch::kMeta)},
+                             {"nobody", Tensor()}});
+  };
+  while (++size < 5) {  // each time another plan
+    CHECK(watched.next([&](const Picture& p) { return p.sections.at(0).shape[0] == size; }, step));
+  }
+  CHECK(log.all() == Names{"not shown: hollow (empty), ghost (a meta tensor, which has no values), nobody (undefined)"});
+  const auto left_out = watched.beholder.state().not_shown;
+  REQUIRE(left_out.size() == 3);
+  CHECK(left_out[0] == std::make_pair(std::string("hollow"), std::string("empty")));
+  CHECK(left_out[1].first == "ghost");
+  CHECK(left_out[2] == std::make_pair(std::string("nobody"), std::string("undefined")));
+  const Shown all = watched.next([](const Picture& p) { return p.sections.size() == 2; }, [&] {
+    watched.beholder.update({{"good", torch::ones({3})}, {"hollow", torch::zeros({2, 4})}});
+  });
+  CHECK(all);
+  CHECK(watched.beholder.state().not_shown.empty());
+}
+
+// ---- activations
+
+TEST_CASE("activations: the outputs of the training forward, of exactly the step that the picture names") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  torch::optim::SGD optimizer(net->parameters(), 0.1);
+  std::map<int64_t, Tensor> fc, tapped;
+  int64_t n = 0;
+  const auto step = [&] {
+    optimizer.zero_grad();
+    const Tensor x = batch();
+    const Tensor hidden = net->conv(x).relu();
+    CHECK(watched.beholder.tap("relu", hidden).is_same(hidden));
+    const Tensor out = net->fc(hidden.flatten(1));
+    tapped[n] = hidden.detach();
+    fc[n] = out.detach();
+    out.pow(2).mean().backward();
+    optimizer.step();
+    watched.beholder.update();
+    ++n;
+  };
+  REQUIRE(eventually([&] { return watched.collector->count() >= 6; }, step));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(names(picture) == Names{"conv", "relu", "fc"});
+    CHECK(shows(picture, "fc", fc.at(picture->step)));
+    CHECK(shows(picture, "relu", tapped.at(picture->step)));
+    CHECK(section(picture, "fc")->kind == Kind::Activation);
+  }
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("taps: dead units, a module's name, what is undefined, and a name that is none") {
+  LogLines log;
+  Watched watched(quick(Values::Activations));
+  torch::nn::Linear fc(4, 3);
+  watched.beholder.attach(fc, "fc");
+  Tensor map = torch::rand({2, 4, 3, 3}) + 1, flat = torch::rand({6, 5}) + 1;
+  map.select(1, 2).zero_();
+  flat.select(1, 0).zero_();
+  flat.select(1, 3).zero_();
+  const Tensor scalar = torch::tensor(3.0), series = torch::rand({2, 3, 4});
+  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
+    auto& beholder = watched.beholder;
+    fc(torch::randn({2, 4}));
+    CHECK(beholder.tap("map", map).is_same(map));
+    CHECK(beholder.tap("flat", flat).is_same(flat));
+    beholder.tap("fc", torch::full({2, 2}, 5.0));
+    beholder.tap("series", series);
+    beholder.tap("scalar", scalar);
+    CHECK_FALSE(beholder.tap("nothing", Tensor()).defined());
+    beholder.tap(nullptr, flat);
+    beholder.update();
+  });
+  CHECK(names(picture) == Names{"fc", "map", "flat", "fc (tap)", "series", "scalar"});
+  REQUIRE(section(picture, "fc (tap)"));
+  CHECK(section(picture, "fc (tap)")->statistics.max == 5);
+  REQUIRE(section(picture, "map")->dead_share);
+  CHECK(*section(picture, "map")->dead_share == Approx(0.25));
+  REQUIRE(section(picture, "flat")->dead_share);
+  CHECK(*section(picture, "flat")->dead_share == Approx(0.4));
+  CHECK_FALSE(section(picture, "series")->dead_share);
+  CHECK_FALSE(section(picture, "fc")->dead_share);
+  CHECK(log.all() == Names{"not shown: nothing (undefined)"});
+}
+
+TEST_CASE("activations: an evaluation without grad does not overwrite the training pass, in any order") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  const bool before = GENERATE(true, false);
+  std::map<int64_t, Tensor> trained;
+  int64_t n = 0;
+  const auto evaluate = [&] {
+    const torch::NoGradGuard no_grad;
+    net->eval();
+    net->fc(torch::zeros({2, 144}));  // a part alone
+    net->forward(batch(9));
+    net->forward(batch(2));
+    net->train();
+  };
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
+    if (before) evaluate();
+    const Tensor out = net->forward(batch());
+    trained[n++] = out.detach();
+    out.sum().backward();
+    if (!before) evaluate();
+    watched.beholder.update();
+  }));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(names(picture) == Names{"conv", "fc"});
+    CHECK(shows(picture, "fc", trained.at(picture->step)));
+  }
+}
+
+TEST_CASE("activations: a run without grad shows the first forward") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  const torch::NoGradGuard no_grad;
+  std::map<int64_t, Tensor> first;
+  int64_t n = 0;
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
+    first[n++] = net->forward(batch());
+    net->forward(batch());
+    watched.beholder.update();
+  }));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) CHECK(shows(picture, "fc", first.at(picture->step)));
+}
+
+TEST_CASE("activations: of several forwards between two updates the first is shown (accumulated gradients)") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  std::map<int64_t, Tensor> first;
+  int64_t n = 0;
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
+    net->zero_grad();
+    for (int part = 0; part < 3; ++part) {
+      const Tensor out = net->forward(batch());
+      if (part == 0) first[n] = out.detach();
+      out.pow(2).sum().backward();
+    }
+    watched.beholder.update();
+    ++n;
+  }));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(names(picture) == Names{"conv", "fc"});
+    CHECK(shows(picture, "fc", first.at(picture->step)));
+  }
+}
+
+TEST_CASE("activations: a forward that throws leaves the training and the next pictures whole") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  int n = 0;
+  const auto step = [&] {
+    if (++n % 2 == 0) {
+      CHECK_THROWS(net->forward(torch::randn({5, 1, 9, 9})));  // conv runs, fc throws
+    } else {
+      net->forward(batch());
+    }
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 3; ++i) {
+    CHECK(names(watched.next([](const Picture& p) { return p.sections.size() == 2; }, step)) == Names{"conv", "fc"});
+  }
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("activations: batches of changing sizes are shown") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  int n = 0;
+  const auto step = [&] {
+    net->forward(batch(++n % 50 < 25 ? 5 : 3));  // the last batch of an epoch
+    watched.beholder.update();
+  };
+  CHECK(watched.next([](const Picture& p) { return p.sections.at(0).shape[0] == 5; }, step));
+  CHECK(watched.next([](const Picture& p) { return p.sections.at(0).shape[0] == 3; }, step));
+}
+
+TEST_CASE("activations: hooks are armed for the iterations that are shown, and for no other") {
+  Options options = quick(Values::Activations);
+  options.settings.fps = 5;
+  Watched watched(options);
+  Net net;
+  watched.beholder.attach(net);
+  int armed = 0, steps = 0;
+  const auto step = [&] {
+    ++steps;
+    armed += at::hasThreadLocalCallbacks() ? 1 : 0;
+    net->forward(batch());
+    watched.beholder.update();
+  };
+  REQUIRE(watched.next(step));
+  REQUIRE(watched.settle());
+  const State before = watched.beholder.state();
+  armed = steps = 0;
+  REQUIRE(eventually([&] { return watched.beholder.state().captured >= before.captured + 4; }, step));
+  const State after = watched.beholder.state();
+  CHECK(armed <= after.captured - before.captured + after.dropped - before.dropped + 1);
+  CHECK(steps > 2 * armed);
+  watched.beholder.settings().edit([](Settings& s) { s.values = Values::Parameters; });
+  REQUIRE(watched.next(step));
+  CHECK_FALSE(at::hasThreadLocalCallbacks());
+}
+
+TEST_CASE("activations: a tensor that LibTorch cannot read is left out, and the others are shown") {
+  LogLines log;
+  const auto values = GENERATE(Values::Activations, Values::Arrays);
+  Watched watched(quick(values));
+  const Tensor numbers = torch::ones({2, 2}).to(torch::kComplexHalf);
+  const Tensor odd = torch::sparse_coo_tensor(torch::tensor({{0, 1}, {1, 0}}), torch::ones({2}).to(torch::kComplexHalf),
+                                              {2, 2});
+  bool readable = true;
+  try {
+    odd.to_dense();
+  } catch (const c10::Error&) {
+    readable = false;
+  }
+  const auto show = [&](const Tensor& tensor) {
+    return watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
+      watched.beholder.tap("odd", tensor);
+      watched.beholder.tap("good", torch::ones({3}));
+      watched.beholder.update({{"odd", tensor}, {"good", torch::ones({3})}});
+    });
+  };
+  for (int i = 0; i < 3; ++i) {
+    const Shown picture = show(odd);
+    REQUIRE(picture);
+    CHECK(section(picture, "good"));
+    CHECK((section(picture, "odd") != nullptr) == readable);
+  }
+  if (!readable) {  // (a LibTorch that can read it has nothing to leave out)
+    CHECK(log.count("odd (cannot be read: ") == 1);
+    CHECK(watched.beholder.state().errors == 1);
+    CHECK(watched.beholder.state().not_shown.at(0).second.find("cannot be read: ") == 0);
+  }
+  CHECK(section(show(numbers), "odd"));  // another tensor of this name
+}
+
+TEST_CASE("a tensor whose memory was freed under its sizes is left out") {
+  LogLines log;
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  net->fc->weight.storage().set_data_ptr({nullptr, torch::kCPU});
+  net->fc->weight.storage().set_nbytes(0);
+  const Shown picture = watched.next([](const Picture& p) { return p.sections.size() == 3; });
+  CHECK(names(picture) == Names{"conv.weight", "conv.bias", "fc.bias"});
+  CHECK(log.count("fc.weight (cannot be read: its memory was freed)") == 1);
+}
+
+// ---- budgets
+
+TEST_CASE("a moving rate is amount per time, however uneven the intervals") {
+  MovingRate rate(0.1);
+  CHECK(rate.add(1, 0.5) == Approx(2));
+  double last = 0;
+  for (int i = 0; i < 100; ++i) {
+    rate.add(1, 0.01);
+    last = rate.add(1, 0.19);
+  }
+  CHECK(last == Approx(10).epsilon(0.1));
+  for (int i = 0; i < 100; ++i) last = rate.add(0, 0.1);
+  CHECK(last < 0.01);
+  CHECK(MovingRate(0.5).add(1, 0) == 0);
+}
+
+TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapts") {
+  at::set_num_threads(1);
+  Options options;
+  options.canvas_width = 1280;
+  options.canvas_height = 720;
+  options.max_overhead = 0.02;
+  options.max_background = 64;
+  options.settings.fps = 60;
+  options.settings.layout = LayoutKind::Classic;
+  options.settings.show_all = true;
+  Watched watched(options);
+  torch::nn::Sequential net(torch::nn::Linear(700, 700), torch::nn::Linear(700, 700), torch::nn::Linear(700, 700));
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  const State before = watched.beholder.state();
+  const auto begun = steady_clock::now();
+  const double cpu_begun = thread_cpu();
+  double outside = 0;
+  constexpr auto kTime = 3s;
+  while (steady_clock::now() - begun < kTime) {
+    const double cpu = thread_cpu();
+    for (volatile int i = 0; i < 1000000; ++i) {}  // long beside the clocks themselves
+    outside += thread_cpu() - cpu;
+    watched.beholder.update();
+  }
+  const double share = (thread_cpu() - cpu_begun - outside) / seconds(kTime);
+  const State state = watched.beholder.state();
+  const double pictures_per_second = static_cast<double>(state.captured - before.captured) / seconds(kTime);
+  INFO("share " << share << " (says " << state.overhead << "), " << pictures_per_second << " pictures a second, an update takes "
+                << state.update_seconds << " s");
+  CHECK(share < 2.5 * options.max_overhead);  // with the clocks of this test
+  CHECK(state.captured > before.captured);
+  CHECK(state.overhead < 2 * options.max_overhead);
+  CHECK(state.max_overhead == options.max_overhead);
+  CHECK(pictures_per_second < std::max(1.0, 4 * options.max_overhead / state.update_seconds));
+}
+
+TEST_CASE("the CPU time of our own threads is kept within max_background, and FPS adapts") {
+  at::set_num_threads(1);
+  Options options;
+  options.max_overhead = 1;
+  options.max_background = 0.1;
+  options.settings.fps = 60;
+  Watched watched(options);
+  struct Busy : Callback {
+    std::string name() const override { return "busy"; }
+    void show(Shown) override {
+      for (const double begun = thread_cpu(); thread_cpu() - begun < 0.01;) {}
+    }
+  };
+  watched.beholder.add(std::make_shared<Busy>());
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  const State before = watched.beholder.state();
+  const double cpu_begun = process_cpu() - thread_cpu();
+  const auto begun = steady_clock::now();
+  constexpr auto kTime = 3s;
+  while (steady_clock::now() - begun < kTime) {
+    watched.beholder.update();
+    std::this_thread::sleep_for(1ms);
+  }
+  const double share = (process_cpu() - thread_cpu() - cpu_begun) / seconds(steady_clock::now() - begun);
+  const State state = watched.beholder.state();
+  INFO("share " << share << " (says " << state.background << ")");
+  // What a busy machine delays is paid for later, and these are but 3 seconds.
+  CHECK(share < 2.5 * options.max_background);
+  CHECK(state.captured > before.captured + 3);
+  CHECK(state.background < 3 * options.max_background);
+  CHECK(state.max_background == options.max_background);
+  CHECK(static_cast<double>(state.captured - before.captured) / seconds(kTime) < 20);
+  CHECK(state.fps_real < 20);
+}
+
+TEST_CASE("counters: every capture is rendered and shown, and memory is told") {
+  Watched watched;
+  Net net;
+  watched.beholder.attach(net);
+  int64_t updates = 0;
+  REQUIRE(eventually([&] { return watched.collector->count() >= 20; }, [&] {
+    watched.beholder.update();
+    ++updates;
+  }));
+  REQUIRE(watched.settle());
+  const State state = watched.beholder.state();
+  CHECK(state.updates == updates);
+  CHECK(state.step == updates - 1);
+  CHECK(state.captured == state.rendered);
+  CHECK(state.dropped >= 1);  // the one that asked for the plan
+  REQUIRE(state.callbacks.size() == 1);
+  CHECK(state.callbacks[0].name == "collector");
+  CHECK(state.callbacks[0].open);
+  CHECK(state.callbacks[0].shown == state.rendered);
+  CHECK(state.callbacks[0].dropped == 0);
+  CHECK(state.errors == 0);
+  CHECK(state.host_bytes > 0);
+  CHECK(state.host_bytes <= state.max_host_bytes);
+  CHECK(state.device_bytes == 0);
+  CHECK(state.fps_real > 0);
+  CHECK(state.fps_real <= 90);
+  CHECK_FALSE(state.waiting_for_update);
+  uint64_t sequence = 0;
+  int64_t step = -1;
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(picture->sequence > sequence);
+    CHECK(picture->step > step);
+    sequence = picture->sequence;
+    step = picture->step;
+  }
+}
+
+// ---- callbacks
+
+TEST_CASE("a callback may ask for the state, pictures and values until it is closed") {
+  struct Asks : Collector {
+    void show(Shown picture) override {
+      state_in_show = run.state().updates;
+      if (!asked) value = run.value_at(picture->sequence, at_x, at_y);
+      asked = true;
+      Collector::show(std::move(picture));
+    }
+    void close() override {
+      updates_at_close = run.state().updates;
+      callbacks_at_close = run.state().callbacks.size();
+      last_at_close = run.last_picture();
+      run.settings->get();
+    }
+    int64_t state_in_show = 0, updates_at_close = 0;
+    size_t callbacks_at_close = 0;
+    Shown last_at_close;
+    bool asked = false;
+    int at_x = 0, at_y = 0;
+    std::optional<ShownValue> value;
+  };
+  const auto asks = std::make_shared<Asks>();
+  Run run;
+  {
+    Watched watched(quick(Values::Arrays));
+    const Shown first = watched.next([&] { watched.beholder.update({{"a", torch::full({4, 4}, 2.5)}}); });
+    REQUIRE(first);
+    asks->at_x = first->layout->sections[0].picture.x + 1;
+    asks->at_y = first->layout->sections[0].picture.y + 1;
+    watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+    watched.beholder.update();
+    watched.beholder.add(asks);
+    REQUIRE(eventually([&] { return asks->opened(); }));
+    watched.beholder.settings().edit([](Settings& s) { s.filter = "a"; });
+    REQUIRE(eventually([&] { return asks->count() == 1; },
+                       [&] { watched.beholder.update({{"a", torch::full({4, 4}, 2.5)}}); }));
+    CHECK(asks->run.directory == watched.beholder.directory());
+    CHECK(asks->run.settings.get() == &watched.beholder.settings());
+    run = asks->run;
+  }
+  CHECK(asks->state_in_show > 0);
+  REQUIRE(asks->value);
+  CHECK(asks->value->value == 2.5F);
+  CHECK(asks->value->index == std::vector<int64_t>{0, 0});
+  CHECK(asks->updates_at_close > 0);
+  CHECK(asks->callbacks_at_close == 2);
+  CHECK(asks->last_at_close == asks->last());
+  CHECK(run.state().updates == 0);  // the Beholder is gone: nothing to tell, and nothing breaks
+  CHECK(run.last_picture() == nullptr);
+  CHECK_FALSE(run.value_at(1, 10, 10));
+}
+
+TEST_CASE("failing and slow callbacks are nobody else's problem") {
+  struct Fails : Collector {
+    std::string name() const override { return "fails"; }
+    void show(Shown) override { throw std::runtime_error("always"); }
+  };
+  struct Slow : Collector {
+    std::string name() const override { return "slow"; }
+    Overflow overflow() const override { return Overflow::KeepLatest; }
+    void show(Shown picture) override {
+      std::this_thread::sleep_for(100ms);
+      Collector::show(std::move(picture));
+    }
+  };
+  LogLines log;
+  const auto slow = std::make_shared<Slow>();
+  {
+    Watched watched;
+    Net net;
+    watched.beholder.attach(net);
+    watched.beholder.add(std::make_shared<Fails>());
+    watched.beholder.add(slow);
+    watched.beholder.add(nullptr);
+    REQUIRE(eventually([&] { return watched.collector->count() >= 20; }, [&] { watched.beholder.update(); }));
+    const State state = watched.beholder.state();
+    CHECK(state.callbacks.at(1).errors > 0);
+    CHECK(state.callbacks.at(1).last_error == "always");
+    CHECK(state.callbacks.at(1).shown == 0);
+    CHECK(state.callbacks.at(2).dropped > 0);
+    CHECK(state.callbacks.at(0).dropped == 0);
+  }
+  CHECK(log.all() == Names{"fails: showing a picture failed: always; the training goes on"});
+  REQUIRE(slow->count() > 1);
+}
+
+// ---- several, and the end
+
+TEST_CASE("two Beholders in one process show the same module, each as its own settings say") {
+  Watched first(quick(Values::Activations)), second(quick(Values::Gradients));
+  Net net;
+  first.beholder.attach(net);
+  second.beholder.attach(net, "net");
+  const auto step = [&] {
+    forward_backward(net);
+    first.beholder.update();
+    second.beholder.update();
+  };
+  CHECK(names(first.next([](const Picture& p) { return p.sections.size() == 2; }, step)) == Names{"conv", "fc"});
+  CHECK(names(second.next([](const Picture& p) { return p.sections.size() == 4; }, step)) == with_prefix("net", kNet));
+  second.beholder.settings().edit([](Settings& s) { s.values = Values::Activations; });
+  CHECK(names(second.next([](const Picture& p) { return p.sections.size() == 2; }, step)) == Names{"net.conv", "net.fc"});
+  CHECK(first.next(step));
+}
+
+TEST_CASE("each of two training threads has a Beholder of its own") {
+  std::array<bool, 2> good{false, false};
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 2; ++t) {
+    threads.emplace_back([t, &good] {
+      Watched watched(quick(Values::Activations));
+      Net net;
+      watched.beholder.attach(net);
+      std::map<int64_t, Tensor> trained;
+      int64_t n = 0;
+      bool ok = eventually([&] { return watched.collector->count() >= 10; }, [&] {
+        const Tensor out = net->forward(batch(3 + static_cast<int64_t>(t)));
+        trained[n++] = out.detach();
+        out.sum().backward();
+        watched.beholder.update();
+      });
+      ok = ok && watched.settle() && watched.beholder.state().errors == 0;
+      for (const auto& picture : watched.collector->pictures()) ok = ok && shows(picture, "fc", trained.at(picture->step));
+      good[t] = ok;
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(good[0]);
+  CHECK(good[1]);
+}
+
+TEST_CASE("a Beholder can be moved, also while it captures") {
+  const auto values = GENERATE(Values::Parameters, Values::Activations);
+  const auto collector = std::make_shared<Collector>();
+  Net net;
+  beholder::Beholder first(logdir(), quick(values));
+  first.attach(net);
+  first.add(collector);
+  const auto pictures_come = [&](beholder::Beholder& beholder) {
+    const size_t before = collector->count();
+    return eventually([&] { return collector->count() > before + 2; }, [&] {
+      net->forward(batch());
+      beholder.update();
+    });
+  };
+  CHECK(pictures_come(first));
+  beholder::Beholder second(std::move(first));
+  CHECK(pictures_come(second));
+  second.tap("x", torch::ones({2}));
+  first.update();  // moved from: does nothing
+  CHECK_FALSE(first.due());
+  first.tap("x", torch::ones({2}));
+  const auto other = std::make_shared<Collector>();
+  beholder::Beholder third(logdir(), quick(values));
+  third.add(other);
+  third.attach(net);
+  third.update();
+  third = std::move(second);  // ends the one that third was
+  CHECK(pictures_come(third));
+  CHECK(third.state().callbacks.size() == 1);
+  std::vector<beholder::Beholder> several;
+  several.push_back(std::move(third));
+  several.emplace_back(logdir(), quick(values));
+  several.emplace_back(logdir(), quick(values));
+  CHECK(pictures_come(several[0]));
+}
+
+TEST_CASE("what was captured is shown before the destructor returns") {
+  for (int i = 0; i < 20; ++i) {
+    const auto collector = std::make_shared<Collector>();
+    int64_t captured = 0;
+    {
+      Watched watched;
+      watched.beholder.add(collector);
+      Net net;
+      watched.beholder.attach(net);
+      REQUIRE(eventually([&] { return watched.beholder.state().captured >= 2; }, [&] { watched.beholder.update(); }));
+      captured = watched.beholder.state().captured;
+    }
+    CHECK(static_cast<int64_t>(collector->count()) == captured);
+  }
+}
+
+TEST_CASE("a Beholder may end on another thread, while hooks of the training thread are armed") {
+  Net net;
+  auto watched = std::make_unique<Watched>(quick(Values::Activations));
+  watched->beholder.attach(net);
+  REQUIRE(eventually([] { return at::hasThreadLocalCallbacks(); }, [&] { watched->beholder.update(); }));
+  std::thread([&] { watched.reset(); }).join();
+  net->forward(batch());
+  net->forward(batch());
+  CHECK_FALSE(at::hasThreadLocalCallbacks());
+}
+
+TEST_CASE("Beholders come and go without leaving a thread or a file") {
+  Net net;
+  const auto once = [&](int i) {
+    Watched watched(quick(static_cast<Values>(i % 5)));
+    watched.beholder.attach(net);
+    for (int n = 0; n < i % 7; ++n) {
+      net->forward(batch(1)).sum().backward();
+      watched.beholder.update({{"a", torch::ones({3})}}, torch::ones({2, 2}));
+    }
+  };
+  for (int i = 0; i < 20; ++i) once(i);
+  const int threads = entries_of("/proc/self/task"), files = entries_of("/proc/self/fd");
+  for (int i = 0; i < 200; ++i) once(i);
+  REQUIRE(eventually([&] { return entries_of("/proc/self/task") <= threads; }));
+  CHECK(entries_of("/proc/self/fd") <= files);
+  CHECK_FALSE(at::hasThreadLocalCallbacks());
+}
+
+TEST_CASE("a logdir that cannot be created is one warning, and the training goes on") {
+  LogLines log;
+  const auto collector = std::make_shared<Collector>();
+  beholder::Beholder beholder("/proc/no/such/place", quick());
+  beholder.add(collector);
+  Net net;
+  beholder.attach(net);
+  REQUIRE(eventually([&] { return collector->count() >= 3; }, [&] { beholder.update(); }));
+  CHECK(log.all().size() == 1);
+  CHECK(log.count("cannot create /proc/no/such/place/plugins/beholder") == 1);
+  CHECK(beholder.directory() == "/proc/no/such/place/plugins/beholder");
+}

@@ -1,0 +1,265 @@
+// What a real training pays for being watched, measured from outside: the time that the training thread spends in
+// Beholder for each picture, beside the training step alone and a memcpy of the values that are shown.
+//
+//   training_benchmark NETWORK SECONDS   trains it, by turns alone and watched in each way; NETWORK.* lines
+//   training_benchmark face SECONDS      due updates of ResNet-18 one after the other, nothing between them
+//
+// One thread; a viewer of the live server is another process (curl).
+
+#include <ATen/Parallel.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "beholder/beholder.h"
+#include "beholder/callbacks/live_server.h"
+#include "beholder/callbacks/recorder.h"
+#include "tests/benchmarks/measure.h"
+#include "tests/benchmarks/networks.h"
+
+extern char** environ;
+
+namespace {
+
+using namespace beholder;
+using namespace beholder::benchmarks;
+
+/// Somebody who looks at the live server, in a process of his own, as a player does: JPEGs with captions.
+class Viewer {
+ public:
+  explicit Viewer(const LiveServerState& server) {
+    const std::string url =
+        "http://127.0.0.1:" + std::to_string(server.port) + "/stream.mjpg?token=" + server.token;
+    const char* arguments[] = {"curl", "-s", "-N", "-o", "/dev/null", url.c_str(), nullptr};
+    if (posix_spawnp(&process_, "curl", nullptr, nullptr, const_cast<char**>(arguments), environ) != 0) {
+      throw std::runtime_error("cannot start curl, which is the viewer");
+    }
+  }
+  ~Viewer() {
+    kill(process_, SIGTERM);
+    waitpid(process_, nullptr, 0);
+  }
+  Viewer(const Viewer&) = delete;
+  Viewer& operator=(const Viewer&) = delete;
+
+ private:
+  pid_t process_ = 0;
+};
+
+/// One way of being watched: a Beholder of its own, and what each round has shown.
+struct Way {
+  std::string name;
+  std::unique_ptr<Beholder> beholder;  // nullptr: alone
+  std::shared_ptr<LiveServer> server;
+  std::unique_ptr<Viewer> viewer;
+  // One entry a round.
+  std::vector<double> step_cpu, blocked_cpu, blocked_wall;
+  // Of all rounds: forward and backward of armed and other steps (activations).
+  std::vector<double> plain_steps, armed_steps;
+
+  Way(std::string name_, const std::string& logdir, Training& training, Options options) : name(std::move(name_)) {
+    beholder = std::make_unique<Beholder>(logdir + "/" + name, std::move(options));
+    beholder->attach(training.module());
+  }
+  explicit Way(std::string name_) : name(std::move(name_)) {}
+
+  /// Trains for `seconds`.
+  void round(Training& training, double seconds);
+};
+
+void Way::round(Training& training, double seconds) {
+  std::vector<double> steps;
+  Times in_update;
+  int64_t pictures = 0;
+  const auto begun = Clock::now();
+  int64_t captured = beholder ? beholder->state().captured : 0;
+  const bool activations = beholder && beholder->settings().get().values == Values::Activations;
+  bool armed = false;
+  while (seconds_since(begun) < seconds || armed) {
+    const double step = timed([&] { training.step(); }).cpu;
+    steps.push_back(step);
+    if (activations) (armed ? armed_steps : plain_steps).push_back(step);
+    if (!beholder) continue;
+    const Times update = timed([&] { beholder->update(); });
+    in_update.cpu += update.cpu;
+    in_update.wall += update.wall;
+    const int64_t now = std::exchange(captured, beholder->state().captured);
+    pictures += captured - now;
+    // Hooks are armed by an update that takes its time and captures nothing.
+    armed = activations && captured == now && update.cpu > 2e-6;
+  }
+  step_cpu.push_back(median(steps));
+  if (pictures == 0) return;
+  blocked_cpu.push_back(in_update.cpu / static_cast<double>(pictures));
+  blocked_wall.push_back(in_update.wall / static_cast<double>(pictures));
+}
+
+Options at(double fps, LayoutKind layout = LayoutKind::Fit, Values values = Values::Parameters) {
+  Options options;
+  options.settings.fps = fps;
+  options.settings.layout = layout;
+  options.settings.values = values;
+  return options;
+}
+
+std::vector<std::unique_ptr<Way>> all_ways(const std::string& logdir, Training& training) {
+  std::vector<std::unique_ptr<Way>> ways;
+  ways.push_back(std::make_unique<Way>("alone"));
+  const auto watched = [&](const char* name, Options options) {
+    ways.push_back(std::make_unique<Way>(name, logdir, training, std::move(options)));
+    return ways.back().get();
+  };
+  const auto recorded = [&](const char* name, Options options) {
+    watched(name, std::move(options))->beholder->add(std::make_shared<Recorder>());
+  };
+  recorded("recorder_10", at(10));
+  recorded("recorder_30", at(30));
+  recorded("classic_10", at(10, LayoutKind::Classic));
+  recorded("activations_10", at(10, LayoutKind::Fit, Values::Activations));
+  Way* live = watched("live_10", at(10));
+  live->server = std::make_shared<LiveServer>();
+  live->beholder->add(live->server);
+  return ways;
+}
+
+/// The values that a picture shows, in bytes.
+int64_t shown_bytes(const Picture& picture) {
+  int64_t sum = 0;
+  for (const auto& section : picture.sections) sum += 4 * section.statistics.count;
+  return sum;
+}
+
+/// Keeps the last picture.
+struct LastPicture : Callback {
+  std::string name() const override { return "last picture"; }
+  void show(std::shared_ptr<const Picture> picture) override { std::atomic_store(&last, std::move(picture)); }
+  std::shared_ptr<const Picture> last;
+};
+
+int64_t shown_bytes(Training& training, LayoutKind layout, const std::string& logdir) {
+  Options options = at(60, layout);
+  options.max_overhead = 1;
+  options.max_background = 64;
+  Beholder beholder(logdir + "/shown", options);
+  const auto last = std::make_shared<LastPicture>();
+  beholder.attach(training.module());
+  beholder.add(last);
+  for (const auto begun = Clock::now(); seconds_since(begun) < 30;) {
+    beholder.update();
+    const auto picture = std::atomic_load(&last->last);
+    if (picture) return shown_bytes(*picture);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  throw std::runtime_error("no picture came");
+}
+
+/// A memcpy between training steps, as cold as a due update() is.
+struct Floor {
+  explicit Floor(int64_t bytes) : from(bytes, 1), to(bytes, 2) {}
+  std::vector<char> from, to;
+  std::vector<double> cpu;
+
+  void round(Training& training) {
+    for (int i = 0; i < 3; ++i) {
+      training.step();
+      cpu.push_back(timed([&] {
+        std::memcpy(to.data(), from.data(), from.size());
+        asm volatile("" : : "r"(to.data()) : "memory");
+      }).cpu);
+    }
+  }
+};
+
+void train(const std::string& network, double seconds) {
+  const TemporaryFolder logdir;
+  const auto training = training_of(network);
+  auto ways = all_ways(logdir.path(), *training);
+  Floor fit_floor(shown_bytes(*training, LayoutKind::Fit, logdir.path()));
+  Floor classic_floor(shown_bytes(*training, LayoutKind::Classic, logdir.path()));
+  const auto warm_up = [&] {
+    for (auto& way : ways) way->round(*training, 0.5);
+    for (auto& way : ways) {
+      way->step_cpu.clear();
+      way->blocked_cpu.clear();
+      way->blocked_wall.clear();
+      way->plain_steps.clear();
+      way->armed_steps.clear();
+    }
+  };
+  warm_up();
+  for (auto& way : ways) {
+    if (!way->server) continue;
+    way->viewer = std::make_unique<Viewer>(way->server->state());
+    way->round(*training, 1);
+  }
+  constexpr int kRounds = 7;
+  for (int i = 0; i < kRounds; ++i) {
+    for (auto& way : ways) way->round(*training, seconds / kRounds / static_cast<double>(ways.size()));
+    fit_floor.round(*training);
+    classic_floor.round(*training);
+  }
+  for (const auto& way : ways) {
+    const std::string name = network + "." + way->name;
+    tell(name + ".step_ms", 1e3 * median(way->step_cpu));
+    if (!way->beholder) continue;
+    double blocked = median(way->blocked_cpu), wall = median(way->blocked_wall);
+    if (!way->armed_steps.empty() && !way->plain_steps.empty()) {
+      const double hooks = median(way->armed_steps) - median(way->plain_steps);
+      tell(name + ".hooks_cpu_ms", 1e3 * hooks);  // copies of activations included
+      blocked += std::max(0.0, hooks);
+      wall += std::max(0.0, hooks);
+    }
+    tell(name + ".blocked_cpu_ms", 1e3 * blocked);
+    tell(name + ".blocked_wall_ms", 1e3 * wall);
+  }
+  tell(network + ".memcpy_fit_ms", 1e3 * median(fit_floor.cpu));
+  tell(network + ".memcpy_classic_ms", 1e3 * median(classic_floor.cpu));
+}
+
+void face(double seconds) {
+  const TemporaryFolder logdir;
+  const auto training = training_of("resnet18");
+  for (const auto layout : {LayoutKind::Classic, LayoutKind::Fit}) {
+    Options options = at(60, layout);
+    options.max_overhead = 1;
+    options.max_background = 64;
+    Beholder beholder(logdir.path(), options);
+    beholder.attach(training->module());
+    std::vector<double> cpu, wall;
+    int64_t captured = 0;
+    for (const auto begun = Clock::now(); seconds_since(begun) < seconds / 2;) {
+      const Times update = timed([&] { beholder.update(); });
+      const int64_t before = std::exchange(captured, beholder.state().captured);
+      if (captured == before) continue;
+      cpu.push_back(update.cpu);
+      wall.push_back(update.wall);
+    }
+    const std::string name = std::string("face.") + to_string(layout);
+    tell(name + ".cpu_us", 1e6 * median(cpu));
+    tell(name + ".wall_us", 1e6 * median(wall));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  at::set_num_threads(1);
+  if (argc != 3) throw std::invalid_argument("expected: resnet18, transformer or face, and seconds");
+  const std::string what = argv[1];
+  if (what == "face") {
+    face(std::stod(argv[2]));
+  } else {
+    train(what, std::stod(argv[2]));
+  }
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "training_benchmark: %s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,327 @@
+// The text of pictures: what is written where, what is left out, and that it never leaves its room.
+#include "beholder/callbacks/captions.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "beholder/callbacks/caption_drawing.h"
+#include "beholder/callbacks/text.h"
+#include "catch.h"
+#include "synthetic_picture.h"
+
+using namespace beholder;
+
+namespace {
+
+struct Ink {
+  int pixels = 0;
+  int left = 1 << 20, top = 1 << 20, right = -1, bottom = -1;
+  bool red = false, amber = false;
+};
+
+/// What differs between the picture and its captioned copy inside a rectangle.
+Ink ink_in(const Picture& picture, const CaptionedPicture& copy, const Rect& r) {
+  Ink ink;
+  for (int y = r.y; y < r.y + r.height; ++y) {
+    for (int x = r.x; x < r.x + r.width; ++x) {
+      const size_t at = (static_cast<size_t>(y) * picture.width + x) * 3;
+      const uint8_t* pixel = &copy.rgb[at];
+      if (std::equal(pixel, pixel + 3, &picture.rgb[at])) continue;
+      ++ink.pixels;
+      ink.left = std::min(ink.left, x);
+      ink.right = std::max(ink.right, x);
+      ink.top = std::min(ink.top, y);
+      ink.bottom = std::max(ink.bottom, y);
+      if (pixel[0] > 200 && pixel[1] < 110 && pixel[2] < 110) ink.red = true;
+      if (pixel[0] > 200 && pixel[1] > 140 && pixel[1] < 200 && pixel[2] < 110) ink.amber = true;
+    }
+  }
+  return ink;
+}
+
+Ink ink_in(const Picture& picture, const Rect& r) { return ink_in(picture, *captioned(picture), r); }
+Rect whole(const Picture& picture) { return {0, 0, picture.width, picture.height}; }
+
+std::shared_ptr<Picture> small() {
+  return synthetic::network(
+      {{"encoder.conv.weight", {32, 1, 5, 5}}, {"encoder.conv.bias", {32}}, {"fc.weight", {10, 20}}}, 640, 360, 1);
+}
+
+template <typename Edit>
+void edit_layout(Picture& picture, const Edit& edit) {
+  auto layout = std::make_shared<Layout>(*picture.layout);
+  edit(*layout);
+  picture.layout = layout;
+}
+
+std::string shorten(const std::string& name, size_t letters, bool keep_index = true) {
+  return shortened_name(name, keep_index, [&](const std::string& text) { return text.size() <= letters; });
+}
+
+}  // namespace
+
+TEST_CASE("numbers are short") {
+  CHECK(short_number(0) == "0");
+  CHECK(short_number(-0.0) == "0");
+  CHECK(short_number(-0.4) == "-0.4");
+  CHECK(short_number(0.3612) == "0.36");
+  CHECK(short_number(-0.0931) == "-0.093");
+  CHECK(short_number(1) == "1");
+  CHECK(short_number(12.34) == "12");
+  CHECK(short_number(99.7) == "100");
+  CHECK(short_number(128) == "128");
+  CHECK(short_number(-54321) == "-54321");
+  CHECK(short_number(123456) == "1.2e5");
+  CHECK(short_number(3e-5) == "3e-5");
+  CHECK(short_number(-1.26e-12) == "-1.3e-12");
+  CHECK(short_number(3.4e38) == "3.4e38");
+  CHECK(short_number(NAN) == "NaN");
+  CHECK(short_number(-INFINITY) == "-Inf");
+}
+
+TEST_CASE("names lose leading components, never the last two") {
+  CHECK(shorten("layer1.0.bn1.weight", 100) == "layer1.0.bn1.weight");
+  CHECK(shorten("layer1.0.bn1.weight", 17) == "…0.bn1.weight");
+  CHECK(shorten("layer1.0.bn1.weight", 14) == "…bn1.weight");
+  CHECK(shorten("layer1.0.bn1.weight", 3) == "…bn1.weight");
+  CHECK(shorten("layer2.0.downsample.1.weight", 3) == "…downsample.1.weight");
+  CHECK(shorten("layer2.0.downsample.1.weight", 3, false) == "…1.weight");
+  CHECK(shorten("blocks.1.weight", 3) == "blocks.1.weight");
+  CHECK(shorten("bn1.weight", 3) == "bn1.weight");
+  CHECK(shorten("weight", 3) == "weight");
+  CHECK(shorten("", 0) == "");
+  CHECK(shorten(".weight", 3) == ".weight");
+  CHECK(shorten("..weight", 3) == "….weight");
+}
+
+TEST_CASE("a captioned copy is made once, and leaves the picture alone") {
+  const auto picture = small();
+  const auto before = picture->rgb;
+  std::shared_ptr<const CaptionedPicture> copies[4];
+  std::vector<std::thread> threads;
+  for (auto& copy : copies) threads.emplace_back([&copy, &picture] { copy = captioned(*picture); });
+  for (auto& thread : threads) thread.join();
+  for (const auto& copy : copies) CHECK(copy == copies[0]);
+  CHECK(picture->rgb == before);
+  CHECK(copies[0]->width == picture->width);
+  CHECK(copies[0]->rgb.size() == picture->rgb.size());
+}
+
+TEST_CASE("text stands in the captions and the footer, and nowhere else") {
+  const int columns = GENERATE(1, 3, 6);
+  const auto picture = synthetic::network(synthetic::resnet18(), 1280, 720, columns);
+  for (auto& info : picture->sections) info.statistics.nans = 1234567;
+  const auto copy = captioned(*picture);
+  int inside = 0;
+  for (const auto& section : picture->layout->sections) {
+    if (section.area.y + section.area.height > 700) continue;  // one column is too small for all
+    const Ink ink = ink_in(*picture, *copy, section.caption);
+    CHECK(ink.pixels > 20);
+    inside += ink.pixels;
+    CHECK(ink_in(*picture, *copy, section.picture).pixels == 0);
+  }
+  CHECK(inside > 0);
+}
+
+TEST_CASE("captions: name, shape and range; with less room less of it") {
+  const auto picture = small();  // the captioned copy is made once: edit first, then look
+  const Rect room = picture->layout->sections[0].caption;
+
+  SECTION("all of it") {
+    const Ink full = ink_in(*picture, room);
+    CHECK(full.right >= room.x + room.width - 8);  // the range ends at the right
+    CHECK(full.left <= room.x + 2);
+  }
+  SECTION("the name alone") {
+    edit_layout(*picture, [](Layout& l) { l.captions = CaptionDetail::Name; });
+    const Ink name = ink_in(*picture, room);
+    CHECK(name.right < room.x + 130);
+    CHECK(name.pixels > 50);
+  }
+  SECTION("no captions") {
+    edit_layout(*picture, [](Layout& l) { l.captions = CaptionDetail::None; });
+    CHECK(ink_in(*picture, room).pixels == 0);
+    CHECK(ink_in(*picture, picture->layout->footer).pixels > 0);
+  }
+  SECTION("info switched off leaves the name") {
+    picture->settings.info = false;
+    CHECK(ink_in(*picture, room).right < room.x + 130);
+  }
+  SECTION("no room for the range") {
+    edit_layout(*picture, [](Layout& l) { l.sections[0].caption.width = 200; });
+    const Ink less = ink_in(*picture, room);
+    CHECK(less.right > room.x + 130);  // the shape
+    CHECK(less.right < room.x + 190);
+  }
+  SECTION("captions dropped by the layout") {
+    edit_layout(*picture, [](Layout& l) {
+      for (auto& s : l.sections) s.caption.height = 0;
+    });
+    CHECK(ink_in(*picture, room).pixels == 0);
+  }
+}
+
+TEST_CASE("NaN and Inf are red") {
+  auto picture = small();
+  const Rect room = picture->layout->sections[0].caption;
+  SECTION("none") { CHECK_FALSE(ink_in(*picture, room).red); }
+  SECTION("NaN") {
+    picture->sections[0].statistics.nans = 3;
+    CHECK(ink_in(*picture, room).red);
+  }
+  SECTION("Inf") {
+    picture->sections[0].statistics.infs = 3;
+    CHECK(ink_in(*picture, room).red);
+  }
+  SECTION("without room the name is red") {
+    picture->sections[0].statistics.nans = 3;
+    edit_layout(*picture, [](Layout& l) { l.sections[0].caption.width = 120; });
+    CHECK(ink_in(*picture, picture->layout->sections[0].caption).red);
+  }
+}
+
+TEST_CASE("the footer has a colour scale") {
+  const auto picture = small();
+  const auto copy = captioned(*picture);
+  bool brightest = false;  // of magma: in no text
+  for (size_t i = static_cast<size_t>(picture->layout->footer.y) * 640 * 3; i < copy->rgb.size(); i += 3) {
+    brightest = brightest || std::equal(&copy->rgb[i], &copy->rgb[i] + 3, &picture->colour_scale[255 * 3]);
+  }
+  CHECK(brightest);
+}
+
+TEST_CASE("one picture is no pictures, one step no steps") {
+  const auto picture = small();
+  picture->settings.mode = Mode::Variance;
+  picture->history_size = 1;
+  CHECK(mode_text(*picture) == "variance of 1 picture");
+  picture->history_size = 2;
+  CHECK(mode_text(*picture) == "variance of 2 pictures");
+  picture->settings.mode = Mode::Change;
+  picture->change_steps = 1;
+  CHECK(mode_text(*picture) == "change over 1 step");
+}
+
+TEST_CASE("the footer says what is unusual") {
+  const auto picture = small();
+  const Rect footer = picture->layout->footer;
+  bool unusual = true;
+  SECTION("nothing") { unusual = false; }
+  SECTION("a notice") { picture->notice = "collecting 1/15"; }
+  SECTION("a page") {
+    edit_layout(*picture, [](Layout& l) { l.pages = 5; });
+  }
+  SECTION("fewer values") {
+    edit_layout(*picture, [](Layout& l) { l.reduced = "sampled to keep within 256 MiB"; });
+  }
+  // left of the scale, which has many colours
+  CHECK(ink_in(*picture, {0, footer.y, 480, footer.height}).amber == unusual);
+}
+
+TEST_CASE("a picture without anything to show says so in its middle") {
+  const auto picture = synthetic::blocks(640, 360);
+  CHECK(captioned(*picture)->rgb == picture->rgb);  // without a layout nothing else
+  const auto empty = synthetic::blocks(640, 360);
+  empty->message =
+      "no gradients yet: call backward() before update(), and zero_grad() after it, so that there is "
+      "something to see when a picture is due";
+  const Ink ink = ink_in(*empty, whole(*empty));
+  CHECK(std::abs((ink.left + ink.right) / 2 - 320) < 12);
+  CHECK(std::abs((ink.top + ink.bottom) / 2 - 180) < 8);
+  CHECK(ink.right - ink.left < 500);
+  CHECK(ink.bottom - ink.top > 24);  // more than one line
+}
+
+TEST_CASE("the classic layout stays pixel for pixel, unless labels are asked for") {
+  const auto picture = small();
+  edit_layout(*picture, [](Layout& l) {
+    l.separators = true;
+    l.footer = {};
+    for (auto& s : l.sections) s.caption = {};
+  });
+  CHECK(captioned(*picture)->rgb == picture->rgb);
+  const auto labelled = captioned(*picture, ClassicText::Labels);
+  for (const auto& section : picture->layout->sections) {
+    const Ink ink = ink_in(*picture, *labelled, section.picture);
+    CHECK(ink.pixels > 100);
+    CHECK(ink.left == section.picture.x);
+    CHECK(ink.top == section.picture.y);
+    CHECK(ink.bottom < section.picture.y + 15);
+  }
+}
+
+TEST_CASE("a name without room loses its middle, and never touches the strip beside it") {
+  const auto up_to_the_strip = [] {  // as the fit layout makes captions
+    auto picture = small();
+    edit_layout(*picture, [](Layout& l) {
+      l.sections[1].caption.width = l.sections[1].picture.x - l.sections[1].caption.x;
+    });
+    return picture;
+  };
+  const auto picture = up_to_the_strip();
+  auto& info = picture->sections[1];
+  const Section& section = picture->layout->sections[1];
+  REQUIRE(section.caption_inline);
+  const auto copy_with = [&](const std::string& name) {
+    auto other = up_to_the_strip();
+    other->sections[1].name = name;
+    return captioned(*other);
+  };
+  const std::string middle(200, 'm');
+  info.name = "begin" + middle + "end";
+  const auto copy = captioned(*picture);
+  const Ink ink = ink_in(*picture, *copy, {section.caption.x, section.caption.y, section.picture.x - section.caption.x,
+                                           section.caption.height});
+  CHECK(ink.pixels > 50);
+  CHECK(ink.right < section.picture.x - 4);
+  // Both ends are seen.
+  CHECK(copy->rgb != copy_with("other" + middle + "end")->rgb);
+  CHECK(copy->rgb != copy_with("begin" + middle + "und")->rgb);
+  CHECK(copy->rgb == copy_with("begin" + middle + middle + "end")->rgb);
+}
+
+TEST_CASE("any name and any room are drawn without harm") {
+  const auto picture = small();
+  picture->sections[0].name =
+      std::string("\xff\xfe\xf0\x9f\x98\x80 \xc3", 9) + std::string(5000, 'x') + "\n\t\x01.日本語.weight";
+  picture->sections[1].name = "";
+  picture->sections[2].name = "...";
+  picture->sections[2].shape.assign(40, 1234567);
+  picture->sections[2].statistics.min = NAN;
+  edit_layout(*picture, [](Layout& l) {
+    l.sections[1].caption = {-50, -7, 30, 15};
+    l.sections[2].caption = {620, 355, 100, 15};
+    l.footer = {0, 350, 3, 18};
+  });
+  CHECK_NOTHROW(captioned(*picture));
+  for (int size : {1, 8, 1, 3}) {
+    const auto tiny = synthetic::network({{"a.b", {3, 3}}}, size * 8, size, 1);
+    tiny->message = "nothing";
+    CHECK_NOTHROW(captioned(*tiny));
+    CHECK_NOTHROW(captioned(*tiny, ClassicText::Labels));
+  }
+}
+
+TEST_CASE("text is clipped, and as wide as it says") {
+  std::vector<uint8_t> pixels(200 * 40 * 3, 0);
+  const TextCanvas canvas{pixels.data(), 200, 40};
+  const int end = draw_text(canvas, 10, 20, "conv1.weight 32×1 …", {255, 255, 255}, 11, {30, 14, 20, 6});
+  CHECK(end == 10 + text_width("conv1.weight 32×1 …", 11));
+  int outside = 0, inside = 0;
+  for (int y = 0; y < 40; ++y) {
+    for (int x = 0; x < 200; ++x) {
+      const bool in = x >= 30 && x < 50 && y >= 14 && y < 20;
+      (in ? inside : outside) += pixels[(static_cast<size_t>(y) * 200 + x) * 3] != 0;
+    }
+  }
+  CHECK(outside == 0);
+  CHECK(inside > 20);
+  CHECK(text_width("mm", 11) == 2 * text_width("m", 11));
+  CHECK(text_width("m", 22) > text_width("m", 11));
+  CHECK(std::abs(cap_height(11) - 8) <= 1);
+}

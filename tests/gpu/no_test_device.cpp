@@ -1,0 +1,3 @@
+#include "target.h"
+
+std::unique_ptr<Target> make_test_device() { return nullptr; }

@@ -1,0 +1,31 @@
+# Lists what the public headers include and fails on any third-party header but torch's own.
+# -D COMPILER, SOURCE (includes them all), FOLDERS (a file with include folders), TORCH (its prefix), STANDARD.
+file(STRINGS "${FOLDERS}" _folders)
+set(_flags)
+foreach(_folder IN LISTS _folders)
+  list(APPEND _flags "-I${_folder}")
+endforeach()
+execute_process(COMMAND "${COMPILER}" "-std=c++${STANDARD}" -M ${_flags} "${SOURCE}" OUTPUT_VARIABLE _rule
+                ERROR_VARIABLE _error RESULT_VARIABLE _status)
+if(_status)
+  message(FATAL_ERROR "The headers cannot be preprocessed:\n${_error}")
+endif()
+string(REGEX MATCHALL "[^ \n\\]+" _files "${_rule}")
+list(LENGTH _files _count)
+set(_leaks)
+foreach(_file IN LISTS _files)
+  # The torch wheel ships some of these in its own include folder: they are torch's.
+  string(FIND "${_file}" "${TORCH}/" _in_torch)
+  if(_file MATCHES "/(opencv[0-9]*|libav[a-z]*|libsw[a-z]*|spdlog|fmt|nlohmann|CLI|catch2)/|httplib\\.h"
+     AND NOT (_in_torch EQUAL 0 AND NOT TORCH STREQUAL "/usr"))
+    list(APPEND _leaks "${_file}")
+  endif()
+endforeach()
+if(_leaks)
+  list(JOIN _leaks "\n  " _leaks)
+  message(FATAL_ERROR "Public headers include third-party headers:\n  ${_leaks}")
+endif()
+if(NOT _rule MATCHES "ATen/")
+  message(FATAL_ERROR "Not even torch's headers were found among ${_count} files: this test looks at the wrong thing")
+endif()
+message(STATUS "${_count} headers, none of them third-party but torch's")

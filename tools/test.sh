@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Builds and runs the tests. Long ones have a command of their own: `ctest --preset release -L long`.
+set -euo pipefail
+
+usage="usage: tools/test.sh [--all]
+  --all  also: warnings are errors, the long tests, and the runs under address, undefined-behaviour and thread sanitizers"
+all=false
+for argument in "$@"; do
+  case $argument in
+    --all) all=true ;;
+    -h | --help) echo "$usage"; exit 0 ;;
+    *) echo "unknown option '$argument'"$'\n'"$usage" >&2; exit 2 ;;
+  esac
+done
+
+cd "$(dirname "$(realpath "$0")")/.."
+. tools/setup.sh
+find_torch
+packages=("${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${WINDOW_TEST_PACKAGES[@]}" "${PAGE_TEST_PACKAGES[@]}")
+$all && packages+=("${ALL_PACKAGES[@]}")
+install_packages "${packages[@]}"
+
+# run PRESET CTEST-OPTION...: one line per area, then the count.
+run() {
+  ctest --preset "$1" --no-label-summary "${@:2}" </dev/null | grep -v -E '^ *(Start +[0-9]+:|Test project )'
+}
+
+build() {
+  say "Building $1 into build/$1"
+  cmake --build --preset "$1" "${@:2}"
+}
+
+if ! $all; then
+  configure release -DBEHOLDER_TESTS=ON
+  build release
+  run release -LE long
+  exit
+fi
+
+# Preset ci is release with warnings as errors: one build for both.
+configure ci
+build ci
+
+# No examples: they add minutes of compilation and no code of ours.
+configure asan -DBEHOLDER_EXAMPLES=OFF
+build asan
+say "Under address and undefined-behaviour sanitizers"
+# Without the tests in Python, which take minutes and whose C++ the others run.
+run asan -LE long -E '^(page|window)_'
+
+# Only tests that do not run LibTorch's OpenMP, whose barriers the thread sanitizer does not know.
+configure tsan -DBEHOLDER_EXAMPLES=OFF
+build tsan --target tsan_tests
+say "Under the thread sanitizer"
+run tsan -L tsan
+
+say "All tests, long ones included"
+run ci
