@@ -110,7 +110,7 @@ void two_passes(const std::deque<at::Tensor>& entries, int64_t begin, int64_t en
 }
 
 /// 1 + the length of the run of equal newest entries, at most 255; what `unchanged` starts with.
-void count_unchanged(const std::deque<at::Tensor>& entries, at::Tensor& unchanged) {
+void count_unchanged(const std::deque<at::Tensor>& entries, const at::Tensor& unchanged) {
   unchanged.zero_();
   auto running = at::empty_like(unchanged).fill_(1);
   for (size_t t = entries.size(); t-- > 1;) {
@@ -120,31 +120,40 @@ void count_unchanged(const std::deque<at::Tensor>& entries, at::Tensor& unchange
 }
 
 struct Running {
-  const float *added, *newest;
+  const float* added;
   const float* removed;  // nullptr while the window fills; may be the memory of `shown`
   float *origin, *mean, *squares, *shown;
-  uint8_t *peak, *unchanged;
+  uint8_t* peak;
 };
 
-/// The exponents of `n` numbers that are not negative: 0 for 0, 255 for NaN and infinity. n <= kBlock.
+constexpr uint8_t kNoNumber = 255;
+
+/// The exponents of `n` numbers that are not negative: 0 for 0, and kNoNumber for NaN, infinity and what is too small to
+/// have all its digits. n <= kBlock.
 void exponents(const float* numbers, int64_t n, uint8_t* out) {
   uint32_t bits[kBlock];
   std::memcpy(bits, numbers, static_cast<size_t>(n) * sizeof(float));
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(bits[i] >> 23);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t exponent = bits[i] >> 23 & 0xff;
+    out[i] = static_cast<uint8_t>(exponent == 0 && bits[i] != 0 ? kNoNumber : exponent);
+  }
 }
 
 /// What is left of a sum that has shrunk by more than 2 to this power is mostly its rounding error.
 constexpr int kShrunk = 12;
 
-/// What was poisoned by a value that has left the window (NaN, or one that was larger by far) is computed anew: each
-/// value of [begin, end) alone, or all of them where there are many. (On other devices the part that is recomputed at
-/// each picture does that, within one window.) end - begin <= kBlock.
+/// Computed anew is what was poisoned by a value that has left the window (NaN, or one that was larger by far), and what
+/// does not change any more, whose sum is then exactly 0: each value of [begin, end) alone, or all of them where there
+/// are many. (Other devices count pictures without a change; of poison they are rid within one window, by the part that
+/// is recomputed at each picture.) end - begin <= kBlock.
 void heal_cpu(const std::vector<const float*>& entries, const Running& r, int64_t begin, int64_t end) {
   const auto n = end - begin;
   uint8_t* peak = r.peak + begin;
   uint8_t now[kBlock];
   exponents(r.squares + begin, n, now);
-  const auto is_bad = [&](int64_t i) -> uint8_t { return (peak[i] - now[i] > kShrunk ? 1 : 0) | (now[i] == 255 ? 1 : 0); };
+  const auto is_bad = [&](int64_t i) -> uint8_t {
+    return (peak[i] - now[i] > kShrunk ? 1 : 0) | (now[i] == kNoNumber ? 1 : 0);
+  };
   uint8_t any = 0;
   for (int64_t i = 0; i < n; ++i) {
     peak[i] = std::max(peak[i], now[i]);
@@ -180,7 +189,6 @@ void peaks_cpu(const at::Tensor& squares, int64_t begin, int64_t end, const at::
 void run_cpu(const std::vector<const float*>& entries, const Running& r, int64_t n) {
   const auto count = static_cast<int>(entries.size());
   const float share = 1.0F / static_cast<float>(count);
-  const auto full = static_cast<uint8_t>(count - 1);
   for (int64_t block = 0; block < n; block += kBlock) {
     const int64_t stop = std::min(n, block + kBlock);
     if (r.removed) {
@@ -200,11 +208,7 @@ void run_cpu(const std::vector<const float*>& entries, const Running& r, int64_t
         r.squares[i] += d * (x - r.mean[i]);
       }
     }
-    for (int64_t i = block; i < stop; ++i) {
-      const uint8_t next = r.unchanged[i] < 255 ? r.unchanged[i] + 1 : 255;
-      r.unchanged[i] = r.added[i] == r.newest[i] ? next : 0;
-    }
-    for (int64_t i = block; i < stop; ++i) r.shown[i] = r.squares[i] * (r.unchanged[i] >= full ? 0.0F : share);
+    for (int64_t i = block; i < stop; ++i) r.shown[i] = r.squares[i] * share;
     heal_cpu(entries, r, block, stop);
   }
 }
@@ -305,28 +309,30 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
   entries_.push_back(std::move(values));
   const auto count = static_cast<int>(entries_.size());
   if (count <= kExactEntries || count * n <= kExactValues) {
-    unchanged_ = at::Tensor();
+    origin_ = at::Tensor();
     two_passes(entries_, 0, n, /*origin=*/at::Tensor(), /*mean=*/at::Tensor(), shown_, count);
     retire(std::move(removed));
     return shown_;
   }
-  if (jump || !unchanged_.defined()) {
+  if (jump || !origin_.defined()) {
     origin_ = at::empty_like(shown_);
     mean_ = at::empty_like(shown_);
     squares_ = at::empty_like(shown_);
-    unchanged_ = at::empty({n}, shown_.options().dtype(at::kByte));
     two_passes(entries_, 0, n, origin_, mean_, squares_, 1);
-    if (squares_.is_cpu()) {
-      peak_ = at::empty_like(unchanged_);
+    const auto bytes = at::empty({n}, shown_.options().dtype(at::kByte));
+    shown_.copy_(squares_).mul_(1.0F / static_cast<float>(count));
+    if (shown_.is_cpu()) {
+      peak_ = bytes;
       peaks_cpu(squares_, 0, n, peak_);
+    } else {
+      unchanged_ = bytes;
+      count_unchanged(entries_, unchanged_);
+      shown_.masked_fill_(unchanged_.ge(count - 1), 0);
     }
-    count_unchanged(entries_, unchanged_);
-    shown_.copy_(squares_).mul_(1.0F / static_cast<float>(count)).masked_fill_(unchanged_.ge(count - 1), 0);
     retire(std::move(removed));
     return shown_;
   }
-  const at::Tensor& added = entries_[entries_.size() - 1];
-  const at::Tensor& newest = entries_[entries_.size() - 2];
+  const at::Tensor& added = entries_.back();
   // A part of the values anew, so that nothing of what has left the window stays.
   const int64_t parts = count, part = (n + parts - 1) / parts, begin = std::min(n, refresh_ % parts * part);
   const int64_t end = std::min(n, begin + part);
@@ -336,21 +342,16 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
       retire(std::move(shown_));
       shown_ = removed;
     }
-    const Running running{floats(added),
-                          floats(newest),
-                          floats(removed),
-                          floats(origin_),
-                          floats(mean_),
-                          floats(squares_),
-                          floats(shown_),
-                          static_cast<uint8_t*>(peak_.data_ptr()),
-                          static_cast<uint8_t*>(unchanged_.data_ptr())};
+    const Running running{floats(added), floats(removed),  floats(origin_),
+                          floats(mean_), floats(squares_), floats(shown_),
+                          static_cast<uint8_t*>(peak_.data_ptr())};
     const auto entries = pointers(entries_);
     run_cpu(entries, running, n);
     two_passes_cpu(entries, begin, end, running.origin, running.mean, running.squares, 1);
     peaks_cpu(squares_, begin, end, peak_);
     removed = at::Tensor();
   } else {
+    const at::Tensor& newest = entries_[entries_.size() - 2];
     run_device(added, newest, removed, origin_, mean_, squares_, unchanged_, shown_, count);
     if (end > begin) two_passes(entries_, begin, end, origin_, mean_, squares_, 1);
   }

@@ -48,10 +48,10 @@ class History {
   std::deque<at::Tensor> spare_;    // buffers to reuse
   at::Tensor previous_, shown_;
   int64_t previous_step_ = 0, change_steps_ = 0;
-  // The running form; undefined while the exact one is used.
+  // The running form; origin_ is undefined while the exact one is used.
   at::Tensor origin_, mean_;  // float32 (n): the mean when it was last exact, and the mean's distance from it
   at::Tensor squares_;        // float32 (n): sum of squared deviations
-  at::Tensor unchanged_;      // uint8 (n): pictures since the value changed
+  at::Tensor unchanged_;      // uint8 (n): pictures since the value changed (other devices)
   at::Tensor peak_;           // uint8 (n): exponent of the largest sum of squares since it was last exact (CPU)
   int64_t refresh_ = 0;                    // which part is recomputed next
 };

@@ -396,7 +396,7 @@ void allocate_slots(Plan& plan, int count) {
 
 /// Bytes that one shown value costs: staging, values, history, and the renderer's own.
 int64_t bytes_per_value(const Settings& settings, bool on_cpu) {
-  const int64_t running = settings.window_size > History::kExactEntries ? 14 : 0;  // origin, mean, squares, peak, unchanged
+  const int64_t running = settings.window_size > History::kExactEntries ? 13 : 0;  // origin, mean, squares, and a byte
   const int64_t history = settings.mode == Mode::Variance ? 4 * (settings.window_size + 4) + running
                           : settings.mode == Mode::Change ? 8
                                                           : 0;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -238,7 +239,7 @@ std::shared_ptr<Picture> ViewRenderer::finish() {
   if (!plan_->device.is_cpu()) {
     const auto* bytes = static_cast<const uint8_t*>(host_.data_ptr());
     std::memcpy(picture_->rgb.data(), bytes, picture_->rgb.size());
-    std::memcpy(numbers_.data(), bytes + picture_bytes(view), numbers_.size() * sizeof(double));
+    std::copy_n(bytes + picture_bytes(view), numbers_.size() * sizeof(double), reinterpret_cast<uint8_t*>(numbers_.data()));
     rendered_ = at::Tensor();
   }
   const HistoryFacts history = history_facts();

@@ -430,8 +430,7 @@ class LiveEndpoints::Http : public httplib::Server {
       shown = view_.run().value_at(*sequence, static_cast<int>(*x), static_cast<int>(*y));
     }
     if (!shown || shown->section >= now.picture->sections.size()) {
-      set_error(response, 404,
-                now.sequence == *sequence ? "no value is shown there" : "this is not the newest picture any more");
+      response.status = 204;  // no error: between two blocks, or a newer picture has come
       return;
     }
     Json json;

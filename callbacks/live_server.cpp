@@ -12,6 +12,7 @@
 #include <ctime>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,8 @@ constexpr int kBacklog = 128;
 // The pool has a thread for each viewer, who may wait or stall, and these for all other requests, which do neither.
 constexpr int kReservedThreads = 4;
 constexpr auto kCloseGrace = std::chrono::milliseconds(300);
+// A viewer that has just received the last picture asks once more, and then learns that the run has ended.
+constexpr auto kFarewell = std::chrono::milliseconds(300);
 
 void check(const LiveServerOptions& o) {
   if (o.address.empty() || o.address.size() > 255) {
@@ -162,6 +165,7 @@ struct LiveServer::Open {
   void end() {
     if (std::exchange(has_file, false)) remove_live_file(directory, run.nonce);
     if (view) view->end();
+    if (connections && connections->open_connections() > 0) std::this_thread::sleep_for(kFarewell);
     if (connections) connections->stop(kCloseGrace);
   }
 };

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds and runs the tests. Long ones have a command of their own: `ctest --preset release -L long`.
+# Builds and runs the tests. Those of load and of budgets have a command of their own: `ctest --preset release -L long`.
 set -euo pipefail
 
 usage="usage: tools/test.sh [--all]
-  --all  also: warnings are errors, the long tests, and the runs under address, undefined-behaviour and thread sanitizers"
+  --all  also: warnings are errors, all tests of window and page instead of a few, and the runs under address,
+         undefined-behaviour and thread sanitizers"
 all=false
 for argument in "$@"; do
   case $argument in
@@ -33,7 +34,7 @@ build() {
 if ! $all; then
   configure release -DBEHOLDER_TESTS=ON
   build release
-  run release -LE long
+  run release -LE '^(long|viewers)$'
   exit
 fi
 
@@ -45,8 +46,8 @@ build ci
 configure asan -DBEHOLDER_EXAMPLES=OFF
 build asan
 say "Under address and undefined-behaviour sanitizers"
-# Without the tests in Python, which take minutes and whose C++ the others run.
-run asan -LE long -E '^(page|window)_'
+# Without the tests in Python and the measurements, which take minutes and whose C++ the others run.
+run asan -LE '^(long|viewers)$' -E '^((page|window)_(short|all)|gpu.*)$'
 
 # Only tests that do not run LibTorch's OpenMP, whose barriers the thread sanitizer does not know.
 configure tsan -DBEHOLDER_EXAMPLES=OFF
@@ -54,5 +55,5 @@ build tsan --target tsan_tests
 say "Under the thread sanitizer"
 run tsan -L tsan
 
-say "All tests, long ones included"
-run ci
+say "All tests but those of load and budgets"
+run ci -LE '^long$' -E '^(page|window)_short$'  # they are among the others

@@ -488,7 +488,7 @@ async function askValue() {
     const answer = response.status === 200 ? await response.json() : null;
     if (pointer !== asked) return;
     if (answer && answer.index) asked.value = answer;
-    else if (response.status !== 404) asked.value = null;  // 404: mostly a newer picture; it asks again
+    else if (response.status !== 204) asked.value = null;  // 204: mostly a newer picture; it asks again
   } catch {
     return;  // the poll says that nobody answers
   }

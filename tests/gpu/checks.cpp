@@ -362,9 +362,9 @@ void check_trainings(const Target& target, Report& report, bool counted) {
   }
   if (!counted || pictures == 0) return;
   report.row(text("asked of the device in %lld due update()s", static_cast<long long>(updates)), described(in_updates));
-  report.row("waits of all other threads, a picture (ours: 1)",
+  report.row("waits of all threads but the training's, per picture (1: the render thread, for the picture)",
              text("%.2f", static_cast<double>(by_others.waits) / static_cast<double>(pictures)));
-  report.row("copies to the host, a picture (ours: 1)",
+  report.row("copies to the host of all threads but the training's, per picture",
              text("%.2f", static_cast<double>(by_others.copies_to_host) / static_cast<double>(pictures)));
 }
 
