@@ -558,11 +558,12 @@ TEST_CASE("FPS: a low one is kept, 0 shows nothing new, and it goes on afterward
   Net net;
   watched.beholder.attach(net);
   const auto begun = steady_clock::now();
-  REQUIRE(eventually([&] { return watched.collector->count() == 2; }, [&] { watched.beholder.update(); }));
+  REQUIRE(eventually([&] { return watched.collector->count() >= 2; }, [&] { watched.beholder.update(); }));
   CHECK(seconds(steady_clock::now() - begun) >= 1.9);
   watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
+  const int64_t captured = watched.beholder.state().captured;
   for (const auto end = steady_clock::now() + 300ms; steady_clock::now() < end;) watched.beholder.update();
-  CHECK(watched.beholder.state().captured == 2);
+  CHECK(watched.beholder.state().captured == captured);
   watched.beholder.settings().edit([](Settings& s) { s.fps = 60; });
   const auto again = steady_clock::now();
   REQUIRE(eventually([&] { return watched.collector->count() >= 12; }, [&] { watched.beholder.update(); }));
@@ -596,6 +597,7 @@ TEST_CASE("a pause holds the live picture; the film goes on") {
   REQUIRE(eventually([&] { return watched.beholder.state().captured == watched.beholder.state().rendered; }));
   size_t films = film->count();
   REQUIRE(eventually([&] { return film->count() > films + 2; }, [&] { watched.beholder.update(); }));
+  REQUIRE(eventually([&] { return watched.collector->last() == watched.collector->run.last_picture(); }));
   const size_t live = watched.collector->count();
   const Shown held = watched.collector->last();
   films = film->count();
@@ -637,9 +639,10 @@ TEST_CASE("colours change without an update(): at a low FPS, at 0, and when paus
   Watched watched(options);
   Net net;
   watched.beholder.attach(net);
-  const Shown first = watched.next();
-  REQUIRE(first);
+  REQUIRE(watched.next());
   REQUIRE(watched.settle());
+  const int64_t captured = watched.beholder.state().captured;
+  const Shown first = watched.collector->last();
   const auto changes = [&](const std::function<void(Settings&)>& change) {
     const Shown before = watched.collector->last();
     const auto begun = steady_clock::now();
@@ -665,7 +668,7 @@ TEST_CASE("colours change without an update(): at a low FPS, at 0, and when paus
   changes([](Settings& s) { s.scaling = Scaling::All; });
   watched.beholder.settings().edit([](Settings& s) { s.paused = false; });
   changes([](Settings& s) { s.colormap = Colormap::Inferno; });
-  CHECK(watched.beholder.state().captured == 1);
+  CHECK(watched.beholder.state().captured == captured);
 }
 
 TEST_CASE("colours that change while paused change the held picture, not what the film shows meanwhile") {
