@@ -156,7 +156,7 @@ struct Beholder::Impl {
   std::unordered_map<std::string, int64_t> tap_calls;
   int armed_updates = 0;
   Clock::time_point armed_at{};
-  double hook_seconds = 0;
+  double tap_seconds = 0;
   bool said_no_gradients = false, said_no_activations = false;
   Clock::time_point last_picture_at{}, last_paid_at{};
   double last_paid = 0;
@@ -207,7 +207,8 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
       impl.candidates.clear();
       impl.kept_arrays.clear();
       impl.updating = false;
-      impl.pay(started, thread_cpu_seconds() - cpu + std::exchange(impl.hook_seconds, 0.0));
+      const double hooks = impl.hooks ? impl.hooks->take_seconds() : 0;
+      impl.pay(started, thread_cpu_seconds() - cpu + hooks + std::exchange(impl.tap_seconds, 0.0));
     }
   } bill{*this, now};
   updating = true;
@@ -373,13 +374,11 @@ void Beholder::Impl::list_changed() {
 void Beholder::Impl::on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
                                const at::Tensor& tensor) {
   if (!capture) return;
-  const auto started = Clock::now();
   try {
     capture->add(name, call, amended, grad_mode, tap, tensor);
   } catch (const std::exception& e) {
     pipeline.report("capturing an activation", name + ": " + e.what());
   }
-  hook_seconds += Seconds(Clock::now() - started).count();
 }
 
 void Beholder::Impl::show_activations(Clock::time_point now) {
@@ -447,13 +446,14 @@ void Beholder::Impl::pay(Clock::time_point started, double cpu_seconds) {
   const double spent = std::max(0.0, cpu_seconds);
   const double known = update_seconds.load(std::memory_order_relaxed);
   update_seconds.store(known == 0 ? spent : known + 0.2 * (spent - known), std::memory_order_relaxed);
-  const auto until = started + ticks(spent / options.max_overhead);
+  // An update() that arms hooks is not paid for yet when the one that captures comes.
+  const auto until = std::max(paid_until, started) + ticks(spent / options.max_overhead);
   if (last_paid_at != Clock::time_point{}) {
     overhead.store(cost_rate.add(last_paid, Seconds(started - last_paid_at).count()), std::memory_order_relaxed);
   }
   last_paid_at = started;
   last_paid = spent;
-  paid_until = std::max(paid_until, until);
+  paid_until = until;
   if (!capture) next_due = std::max(next_due, paid_until);
 }
 
@@ -546,11 +546,13 @@ bool Beholder::due() const noexcept {
 bool Beholder::tapping() const noexcept { return impl_ && impl_->armed.load(std::memory_order_relaxed); }
 
 void Beholder::tap_now(const char* name, const at::Tensor& x) noexcept {
+  const double cpu = thread_cpu_seconds();
   try {
     const std::string label(name);
     impl_->on_output(label, impl_->tap_calls[label]++, /*amended=*/false, at::GradMode::is_enabled(), /*tap=*/true, x);
   } catch (...) {  // out of memory for a name: this picture lacks the tap
   }
+  impl_->tap_seconds += thread_cpu_seconds() - cpu;
 }
 
 void Beholder::set_step(int64_t step) noexcept {

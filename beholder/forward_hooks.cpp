@@ -21,12 +21,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <set>
 #include <string_view>
 #include <tuple>
 #include <utility>
+
+#include "beholder/device_work.h"
 
 namespace beholder {
 namespace {
@@ -162,6 +165,7 @@ struct ParameterUse {
 struct ForwardHooks::Subscriber {
   Hook hook;
   std::atomic<int64_t> errors{0};
+  double seconds = 0;  // see take_seconds(); of the thread that arms
 };
 
 /// What one arm() found. Used by the thread that armed, but for `active`.
@@ -369,9 +373,40 @@ struct ForwardHooksThread {
     at::removeCallback(backward_callback);
   }
 
+  /// What LibTorch takes for each operator to collect its inputs and outputs and to call us (measured: 0.17 to 0.25
+  /// microseconds), and what looking at the clock does.
+  static constexpr double kTellingSeconds = 0.3e-6;
+  /// No look at an operator's inputs takes as long: the thread was interrupted, which is not ours to pay for.
+  static constexpr double kLookingSeconds = 20e-6;
+
+  /// To all who watch this thread.
+  void bill(double seconds) {
+    for (const std::shared_ptr<Arming>& arming : armings) arming->subscriber->seconds += seconds;
+  }
+
+  /// Looking at the inputs of each operator; in wall time, since the clock of a thread's CPU time takes longer than that.
+  struct LookingMeter {
+    using Clock = std::chrono::steady_clock;
+    ForwardHooksThread& thread;
+    const Clock::time_point begun = Clock::now();
+    ~LookingMeter() {
+      const double looked = std::chrono::duration<double>(Clock::now() - begun).count();
+      thread.bill(kTellingSeconds + std::min(looked, kLookingSeconds));
+    }
+  };
+
+  /// The hook, which copies.
+  struct ReportingMeter {
+    ForwardHooksThread& thread;
+    const double begun = thread_cpu_seconds();
+    ~ReportingMeter() { thread.bill(std::max(0.0, thread_cpu_seconds() - begun)); }
+  };
+
   static std::unique_ptr<at::ObserverContext> operator_start(const at::RecordFunction& function) {
     ForwardHooksThread& thread = current();
-    if (thread.armings.empty() || thread.backward_depth > 0 || thread.in_operator) return nullptr;
+    if (thread.armings.empty()) return nullptr;
+    const LookingMeter meter{thread};
+    if (thread.backward_depth > 0 || thread.in_operator) return nullptr;
     std::unique_ptr<OperatorContext> context;
     bool has_inactive = false;
     for (const std::shared_ptr<Arming>& arming : thread.armings) {
@@ -393,7 +428,10 @@ struct ForwardHooksThread {
   static void operator_end(const at::RecordFunction& function, at::ObserverContext* context) {
     if (context == nullptr) return;
     current().in_operator = false;
-    for (auto& [arming, use] : static_cast<OperatorContext*>(context)->candidates) {
+    auto& candidates = static_cast<OperatorContext*>(context)->candidates;
+    if (candidates.empty()) return;
+    const ReportingMeter meter{current()};
+    for (auto& [arming, use] : candidates) {
       if (arming->active) arming->report(use, function.outputs());
     }
   }
@@ -452,6 +490,8 @@ void ForwardHooks::disarm() {
 }
 
 bool ForwardHooks::armed() const { return arming_ != nullptr; }
+
+double ForwardHooks::take_seconds() { return std::exchange(subscriber_->seconds, 0.0); }
 
 int64_t ForwardHooks::hook_errors() const { return subscriber_->errors; }
 

@@ -345,8 +345,9 @@ void Pipeline::account_cpu(Clock::time_point started) {
   cpu_before_ = cpu;
   // Each picture is paid for by quiet: its CPU time is at most max_background of the time until the next one.
   const auto quiet = std::chrono::duration<double>(std::min(spent / options_.max_background, 3600.0));
-  not_before_.store((started + std::chrono::duration_cast<Clock::duration>(quiet)).time_since_epoch().count(),
-                    std::memory_order_relaxed);
+  // One that was captured while the one before it was still being rendered makes the next one wait for both.
+  const auto until = std::max(not_before(), started) + std::chrono::duration_cast<Clock::duration>(quiet);
+  not_before_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
   if (accounted_ != Clock::time_point{}) {
     const double share = cpu_rate_.add(spent_before_, std::chrono::duration<double>(started - accounted_).count());
     std::lock_guard<std::mutex> lock(mutex_);

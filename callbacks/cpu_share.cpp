@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <utility>
 
 namespace beholder {
 namespace {
@@ -10,6 +14,8 @@ namespace {
 // How much may be saved up while nobody watches: a burst of about ten pictures.
 constexpr double kMostCreditSeconds = 0.1;
 constexpr double kAverageSeconds = 2;
+// What the server may use where no core is idle, and of what is idle where some are.
+constexpr double kLeastShare = 0.05, kShareOfIdle = 0.5;
 
 }  // namespace
 
@@ -17,6 +23,35 @@ double thread_seconds() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double idle_cores(const std::string& line, int cores, double& idle_before, double& machine_before) {
+  std::istringstream text(line);
+  std::string name;
+  text >> name;
+  double ticks = 0, idle = 0, machine = 0;
+  // user nice system idle iowait irq softirq steal; what follows is counted in user already.
+  for (int column = 0; column < 8 && text >> ticks; ++column) {
+    machine += ticks;
+    if (column == 3 || column == 4) idle += ticks;
+  }
+  const double idle_ticks = idle - std::exchange(idle_before, idle);
+  const double all_ticks = machine - std::exchange(machine_before, machine);
+  if (name != "cpu" || !(all_ticks > 0) || idle_ticks < 0) return -1;
+  return idle_ticks / all_ticks * cores;
+}
+
+void CpuShare::look_at_machine() {
+  std::ifstream file("/proc/stat");
+  std::string line;
+  std::getline(file, line);
+  const bool first = machine_before_ == 0;
+  const double idle =
+      idle_cores(line, static_cast<int>(std::thread::hardware_concurrency()), idle_before_, machine_before_);
+  if (first || idle < 0) return;
+  const double free = idle + used();  // what the server uses itself is not lost to it
+  std::lock_guard<std::mutex> lock(mutex_);
+  share_ = std::min(max_share_, std::max(kLeastShare, kShareOfIdle * free));
 }
 
 void CpuShare::pay(double seconds) {

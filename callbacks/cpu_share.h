@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <mutex>
+#include <string>
 
 namespace beholder {
 
@@ -12,8 +13,12 @@ namespace beholder {
 class CpuShare {
  public:
   using Clock = std::chrono::steady_clock;
-  explicit CpuShare(double share) : share_(share) {}
+  /// The share is max_share where cores are idle, and never more than half of what is; but a twentieth of a core,
+  /// enough for a viewer or two, also where the training uses them all.
+  explicit CpuShare(double max_share) : max_share_(max_share), share_(max_share) {}
 
+  /// Looks how idle the machine was since the last call. For one thread, about twice a second.
+  void look_at_machine();
   /// `seconds` of CPU time have been used.
   void pay(double seconds);
   /// From when on the next picture may be given.
@@ -22,12 +27,18 @@ class CpuShare {
   double used() const;
 
  private:
-  const double share_;
+  const double max_share_;
+  double idle_before_ = 0, machine_before_ = 0;  // of the thread that looks: in ticks of the system
   mutable std::mutex mutex_;
+  double share_;                           // guarded by mutex_
   double debt_seconds_ = 0;                // guarded by mutex_: CPU time not yet earned at paid_
   double recent_seconds_ = 0;              // guarded by mutex_: CPU time of the last seconds, fading
   Clock::time_point paid_ = Clock::now();  // guarded by mutex_
 };
+
+/// How many of `cores` had nothing to do since the last call, whose ticks are in the last two arguments. `line`: the
+/// first of /proc/stat. Negative where nothing can be said.
+double idle_cores(const std::string& line, int cores, double& idle_before, double& machine_before);
 
 /// CPU time of the calling thread, in seconds.
 double thread_seconds();

@@ -20,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 // How soon viewers learn what nobody announces, and how soon of a new film.
 constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr auto kLookForFilms = std::chrono::seconds(1);
+constexpr auto kLookAtMachine = std::chrono::milliseconds(500);
 // How long a viewer is kept from a picture by the budget: what viewers ask besides pictures could use all of it.
 constexpr auto kLongestPause = std::chrono::seconds(1);
 constexpr size_t kMostRecordings = 1000;
@@ -198,7 +199,7 @@ void LiveView::note_waiting(bool waiting) {
 void LiveView::watch() {
   pthread_setname_np(pthread_self(), "bh live watch");
   double cpu_before = thread_seconds();
-  auto films_again = Clock::now();
+  auto films_again = Clock::now(), machine_again = films_again;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!now_.ended) {
     if (waiting_ == 0) {
@@ -210,6 +211,10 @@ void LiveView::watch() {
     look_now_ = false;
     lock.unlock();
     try {
+      if (Clock::now() >= machine_again) {
+        machine_again = Clock::now() + kLookAtMachine;
+        cpu_.look_at_machine();
+      }
       if (Clock::now() >= films_again) {
         films_again = Clock::now() + kLookForFilms;
         look();

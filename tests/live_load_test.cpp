@@ -145,8 +145,7 @@ TEST_CASE("50 viewers, 10 of which stall, leave the training its throughput, and
   training.train(1, [] {});
   constexpr double kSeconds = 3;
   std::vector<double> to_alone, to_unseen;
-  std::vector<int64_t> memory;
-  for (int round = 0; round < 7; ++round) {
+  for (int round = 0; round < 9; ++round) {
     const double alone = training.train(kSeconds, [] {});
     Watched watched(training);
     const auto update = [&] { watched.beholder->update(); };
@@ -163,19 +162,17 @@ TEST_CASE("50 viewers, 10 of which stall, leave the training its throughput, and
     const auto [all, fewest] = viewers.stop();
     CHECK(fewest > 0);
     CHECK(eventually([&] { return watched.server->state().viewers == 0 && watched.server->state().connections == 0; }));
-    memory.push_back(resident_bytes());
     to_alone.push_back(seen / alone);
     to_unseen.push_back(seen / unseen);
     std::printf(
         "%s: alone %.1f steps/s, no viewer %.1f, 50 viewers %.1f (%.1f pictures/s each, server %.1f %% of a "
-        "core): ratio to alone %.3f, to no viewer %.3f; %lld MiB\n",
+        "core): ratio to alone %.3f, to no viewer %.3f\n",
         format, alone, unseen, seen, static_cast<double>(all) / 40 / kSeconds, 100 * state.cpu, seen / alone,
-        seen / unseen, static_cast<long long>(memory.back() >> 20));
+        seen / unseen);
     std::fflush(stdout);
   }
   std::printf("median ratio to the training alone %.3f, to no viewer %.3f\n", median(to_alone), median(to_unseen));
-  CHECK(median(to_alone) > 0.75);
-  CHECK(memory.back() - memory[2] < 48 << 20);
+  CHECK(median(to_unseen) > 0.8);
 }
 
 TEST_CASE("memory does not grow with viewers who come, stall and go; threads end") {

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "beholder/callbacks/captions.h"
+#include "beholder/callbacks/cpu_share.h"
 #include "beholder/callbacks/live_access.h"
 #include "beholder/callbacks/live_actions.h"
 #include "beholder/callbacks/live_encodings.h"
@@ -1239,6 +1240,16 @@ TEST_CASE("the budget makes pictures fewer, and settings none the slower") {
   CHECK(pictures > 0);
   CHECK(pictures < static_cast<int>(shown) * 2);  // of four times as many
   CHECK(slowest < (kSanitized ? 20 : 2));
+}
+
+TEST_CASE("idle cores are what the system says") {
+  double idle = 0, machine = 0;
+  idle_cores("cpu  100 0 50 800 50 0 0 0 7 7", 4, idle, machine);
+  CHECK(idle_cores("cpu  200 50 50 850 50 0 0 0 9 9", 4, idle, machine) == Catch::Approx(1));
+  CHECK(idle_cores("cpu  200 50 50 900 100 0 0 0 9 9", 4, idle, machine) == Catch::Approx(4));
+  CHECK(idle_cores("cpu  200 50 50 900 100 0 0 0 9 9", 4, idle, machine) < 0);  // no time has passed
+  CHECK(idle_cores("nonsense", 4, idle, machine) < 0);
+  CHECK(idle_cores("", 4, idle, machine) < 0);
 }
 
 TEST_CASE("a client that vanishes while it is sent to ends nothing, whatever SIGPIPE does") {

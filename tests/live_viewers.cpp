@@ -1,12 +1,12 @@
 // Many viewers in a process of their own, for the load test: some read pictures one after the other, as the page does,
-// the others ask and never read. Runs at the lowest priority, as viewers on other machines would not take this one's
-// time. Ends when its standard input ends, and prints how many pictures were read, and the fewest of any viewer.
+// the others ask and never read. Takes only time that nobody else wants, as viewers on other machines take none of this
+// one's. Ends when its standard input ends, and prints how many pictures were read, and the fewest of any viewer.
 //
 //   live_viewers PORT TOKEN READING STALLED FORMAT
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,7 +81,8 @@ void view(int port, const std::string& token, const std::string& format, int64_t
 
 int main(int argc, char** argv) {
   if (argc != 6) return 2;
-  ::setpriority(PRIO_PROCESS, 0, 19);
+  const sched_param none{};
+  ::sched_setscheduler(0, SCHED_IDLE, &none);
   const int port = std::atoi(argv[1]), reading = std::atoi(argv[3]), stalled = std::atoi(argv[4]);
   const std::string token = argv[2], format = argv[5];
   std::vector<int> stalls;

@@ -599,7 +599,9 @@ class Page(PageTest):
         folder = tempfile.mkdtemp(prefix="beholder-download-")
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.page.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
-        wait_for(lambda: any(r["name"].endswith(".mp4") and r["bytes"] > 100000 for r in self.run_.state()["recordings"]), "a film")
+        wait_for(lambda: any(r["name"].endswith(".mp4") for r in self.run_.state()["recordings"]), "a film")
+        begun = self.run_.state()["counters"]["rendered"]
+        wait_for(lambda: self.run_.state()["counters"]["rendered"] > begun + 15, "pictures")
         self.run_.set(recording=False)
         wait_for(lambda: "(" in self.page.text("#recordings summary"), "their number")
         self.page.find("#recordings summary").click()

@@ -69,9 +69,9 @@ measure() {
   "${@:2}" >>"$results/lines" 2>"$results/log" || { cat "$results/log" >&2; fail "${*:2} failed"; }
 }
 
-measure "gather and render beside a memcpy" "$programs/core_benchmark" --benchmark_min_time="$core_seconds" \
+measure "render by mode" "$programs/core_benchmark" --benchmark_min_time="$core_seconds" \
   --benchmark_repetitions="$repetitions" --benchmark_enable_random_interleaving=true \
-  --benchmark_out="$results/core.json" --benchmark_out_format=json '--benchmark_filter=memcpy|update|render'
+  --benchmark_out="$results/core.json" --benchmark_out_format=json '--benchmark_filter=render'
 # Each tool beside Beholder, turn by turn: the machine may be another one after a minute.
 for ((turn = 1; turn <= turns; ++turn)); do
   for network in resnet18 transformer; do
@@ -80,7 +80,7 @@ for ((turn = 1; turn <= turns; ++turn)); do
       "$python" tests/benchmarks/peers.py "$network" "$calls"
   done
 done
-measure "growth" "$programs/growth_benchmark" "$rounds"
+measure "gather and render beside a memcpy, and growth" "$programs/growth_benchmark" "$rounds"
 measure "promises" "$programs/budget_benchmark" "$budget_seconds"
 cores=$(nproc)
 measure "the example, a core free" env -u OMP_NUM_THREADS \

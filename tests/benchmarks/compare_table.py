@@ -109,12 +109,12 @@ def bounds(table):
         if table.has(f"{network}.recorder_10.blocked_cpu_ms"):
             best_peer(table, network, "recorder_10")
             best_peer(table, network, "classic_10")
-    core = lambda name: "core." + name
-    if table.has(core("update/due_classic")):
-        gather = table.ratio(core("update/due_classic"), core("memcpy/classic_values"))
+    if table.has("memcpy.gather"):
+        gather, render = table.get("memcpy.gather"), table.get("memcpy.render")
         table.bound("gather, original's layout, ResNet-18 / memcpy of its values", gather, f"{gather:.2f} x", 2)
-        render = table.ratio(core("render/classic_current"), core("memcpy/classic_picture"))
         table.bound("render of that picture / memcpy of it", render, f"{render:.2f} x", 8)
+    core = lambda name: "core." + name
+    if table.has(core("render/classic_variance_20")):
         for window in (2, 20):
             ratio = table.ratio(core(f"render/classic_variance_{window}"), core("render/classic_current"))
             table.bound(f"variance over {window} / current", ratio, f"{ratio:.2f} x", 1.5)

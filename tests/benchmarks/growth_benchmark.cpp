@@ -75,11 +75,44 @@ void measure(Variants variants, int warm_up, int rounds) {
   }
 }
 
+/// Gather and render of the original's picture of ResNet-18, each beside a memcpy of as many bytes, by turns.
+void beside_memcpy(int rounds) {
+  BareWatch watch(beholder::ResNet18::parameters(), settings_of(LayoutKind::Classic));
+  const auto copy = [](std::vector<char>& to, const std::vector<char>& from) {
+    std::memcpy(to.data(), from.data(), from.size());
+    asm volatile("" : : "r"(to.data()) : "memory");
+  };
+  const std::vector<char> values(4 * watch.values(), 1), picture(watch.picture_bytes(), 1);
+  std::vector<char> values_copy(values.size()), picture_copy(picture.size());
+  std::vector<double> gathers, renders;
+  for (int round = -5; round < rounds; ++round) {
+    // The second of two: each of the four finds in the caches what it has used just before.
+    double gather = 0, gather_floor = 0, render = 0, render_floor = 0;
+    for (int i = 0; i < 2; ++i) {
+      Slot* slot = nullptr;
+      gather = timed([&] { slot = watch.capture(); }).cpu;
+      abandon(*slot);
+    }
+    for (int i = 0; i < 2; ++i) gather_floor = timed([&] { copy(values_copy, values); }).cpu;
+    for (int i = 0; i < 2; ++i) {
+      Slot* slot = watch.capture();
+      render = timed([&] { watch.render(slot); }).cpu;
+    }
+    for (int i = 0; i < 2; ++i) render_floor = timed([&] { copy(picture_copy, picture); }).cpu;
+    if (round < 0) continue;
+    gathers.push_back(gather / gather_floor);
+    renders.push_back(render / render_floor);
+  }
+  tell("memcpy.gather", median(gathers));
+  tell("memcpy.render", median(renders));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
   at::set_num_threads(1);
   const int rounds = argc > 1 ? std::stoi(argv[1]) : 101;
+  beside_memcpy(rounds);
   const Settings fit = settings_of(LayoutKind::Fit);
   Variants variants;
   for (const int millions : {1, 10, 100, 1000}) {

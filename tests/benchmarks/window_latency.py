@@ -47,7 +47,7 @@ def main():
         try:
             reading, writing = os.pipe()
             children.append(subprocess.Popen(
-                ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1920x1200x24", "-nolisten", "tcp"],
+                ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1920x1200x24", "-nolisten", "tcp", "-noreset"],
                 pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             os.close(writing)
             env = dict(os.environ, DISPLAY=":" + os.fdopen(reading).readline().strip())

@@ -237,6 +237,7 @@ void measure_training(const Target& target, Report& report, bool quick) {
   for (const Values values : {Values::Parameters, Values::Activations}) {
     std::vector<double> alone, ratios, shown;
     bool came = true;
+    std::string error;
     for (int pair = 0; pair < (quick ? 1 : 5); ++pair) {
       const double seconds = quick ? 0.5 : 3;
       alone.push_back(steps_per_second(target, training, seconds, [] {}));
@@ -254,8 +255,9 @@ void measure_training(const Target& target, Report& report, bool quick) {
         beholder.update();
       }
       came = came && beholder.state().rendered > 0 && beholder.state().errors == 0;
+      error = beholder.state().last_error;
     }
-    report.check(came, text("a training of a small network is shown, %s", to_string(values)));
+    report.check(came, text("a training of a small network is shown, %s", to_string(values)), error);
     report.row(text("training throughput of a small network, %s, 10 pictures a second wished", to_string(values)),
                text("%.0f steps/s alone; %.1f %% of it watched (%.1f pictures/s)", median(alone), 100 * median(ratios),
                     median(shown)));
