@@ -128,6 +128,7 @@ class Beholder {
     if (tapping()) tap_now(name, x);
     return x;
   }
+  at::Tensor tap(const std::string& name, at::Tensor x) noexcept { return tap(name.c_str(), std::move(x)); }
 
   /// The number of the next update(), for resumed runs. Otherwise updates are counted from 0.
   void set_step(int64_t step) noexcept;

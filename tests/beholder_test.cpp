@@ -1040,7 +1040,7 @@ TEST_CASE("taps: dead units, a module's name, what is undefined, and a name that
     CHECK(beholder.tap("flat", flat).is_same(flat));
     beholder.tap("fc", torch::full({2, 2}, 5.0));
     beholder.tap("series", series);
-    beholder.tap("scalar", scalar);
+    beholder.tap(std::string("scalar"), scalar);
     CHECK_FALSE(beholder.tap("nothing", Tensor()).defined());
     beholder.tap(nullptr, flat);
     beholder.update();
