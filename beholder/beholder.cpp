@@ -10,7 +10,6 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
@@ -23,6 +22,7 @@
 #include "beholder/moving_rate.h"
 #include "beholder/pipeline.h"
 #include "beholder/tensors.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 namespace {
@@ -65,9 +65,9 @@ std::string nothing_to_show(Values values, bool attached) {
 
 /// Where a callback that was left behind finds out that its Beholder is gone.
 struct Lifeline {
-  std::mutex mutex;
-  std::function<State()> state;  // guarded by mutex; empty when the Beholder is gone
-  Pipeline* pipeline = nullptr;  // likewise
+  Mutex mutex;
+  std::function<State()> state BEHOLDER_GUARDED_BY(mutex);  // empty when the Beholder is gone
+  Pipeline* pipeline BEHOLDER_GUARDED_BY(mutex) = nullptr;  // likewise
 };
 
 struct Beholder::Impl {
@@ -96,7 +96,7 @@ struct Beholder::Impl {
     hooks.reset();
     pipeline.end();  // what was captured is rendered,
     dispatcher.close(Dispatcher::kPatience);  // and shown; callbacks may ask for state and pictures until they are closed
-    std::lock_guard<std::mutex> lock(lifeline->mutex);
+    MutexLock lock(lifeline->mutex);
     lifeline->state = nullptr;
     lifeline->pipeline = nullptr;
   }
@@ -495,15 +495,15 @@ void Beholder::add(std::shared_ptr<Callback> callback) {
   run.directory = impl->directory;
   run.settings = impl->settings;
   run.state = [lifeline = impl->lifeline] {
-    std::lock_guard<std::mutex> lock(lifeline->mutex);
+    MutexLock lock(lifeline->mutex);
     return lifeline->state ? lifeline->state() : State{};
   };
   run.last_picture = [lifeline = impl->lifeline]() -> std::shared_ptr<const Picture> {
-    std::lock_guard<std::mutex> lock(lifeline->mutex);
+    MutexLock lock(lifeline->mutex);
     return lifeline->pipeline ? lifeline->pipeline->last_picture() : nullptr;
   };
   run.value_at = [lifeline = impl->lifeline](uint64_t sequence, int x, int y) -> std::optional<ShownValue> {
-    std::lock_guard<std::mutex> lock(lifeline->mutex);
+    MutexLock lock(lifeline->mutex);
     return lifeline->pipeline ? lifeline->pipeline->value_at(sequence, x, y) : std::nullopt;
   };
   try {

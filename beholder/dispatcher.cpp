@@ -36,10 +36,10 @@ void Worker::push(std::shared_ptr<const Picture> picture) {
   // Pictures are let go after the lock: freeing 19 MB takes time.
   std::vector<std::shared_ptr<const Picture>> dropped;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (closing_ || ended_ || !usable_) return;
     const int64_t bytes = picture->bytes();
-    const auto drop_oldest = [&] {
+    const auto drop_oldest = [&]() BEHOLDER_REQUIRES(mutex_) {
       queued_bytes_ -= queue_.front()->bytes();
       dropped.push_back(std::move(queue_.front()));
       queue_.pop_front();
@@ -74,7 +74,7 @@ bool Worker::guarded(const char* what, const std::function<void()>& call) {
   error = error.substr(0, error.find('\n'));
   bool news;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     ++state_.errors;
     // Bounded: an error's text may have a number in it that is another one each time.
     news = known_errors_.size() < 100 && known_errors_.insert(what + (": " + error)).second;
@@ -88,7 +88,7 @@ void Worker::run() {
   pthread_setname_np(pthread_self(), ("bh " + name_).substr(0, 15).c_str());
   const bool opened = guarded("opening", [&] { callback_->open(run_); });
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     state_.open = opened;
     if (!opened) {
       usable_ = false;
@@ -99,8 +99,8 @@ void Worker::run() {
   while (opened) {
     std::shared_ptr<const Picture> picture;
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [&] { return !queue_.empty() || closing_; });
+      MutexLock lock(mutex_);
+      changed_.wait(lock, [&]() BEHOLDER_REQUIRES(mutex_) { return !queue_.empty() || closing_; });
       if (queue_.empty()) break;
       picture = std::move(queue_.front());
       queue_.pop_front();
@@ -110,11 +110,11 @@ void Worker::run() {
     const bool shown = guarded("showing a picture", [&] { callback_->show(std::move(picture)); });
     picture.reset();
     cpu_seconds_.store(thread_cpu_seconds(), std::memory_order_relaxed);
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     state_.shown += shown ? 1 : 0;
   }
   if (opened) guarded("closing", [&] { callback_->close(); });
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   state_.open = false;
   ended_ = true;
   changed_.notify_all();
@@ -122,15 +122,15 @@ void Worker::run() {
 
 void Worker::request_close() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     closing_ = true;
   }
   changed_.notify_all();
 }
 
 bool Worker::wait_ended(std::chrono::milliseconds timeout) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  return changed_.wait_for(lock, timeout, [&] { return ended_; });
+  MutexLock lock(mutex_);
+  return changed_.wait_for(lock, timeout, [&]() BEHOLDER_REQUIRES(mutex_) { return ended_; });
 }
 
 bool Worker::wait_closed(std::chrono::milliseconds timeout) {
@@ -145,7 +145,7 @@ bool Worker::wait_closed(std::chrono::milliseconds timeout) {
 }
 
 CallbackState Worker::state() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return state_;
 }
 
@@ -154,7 +154,7 @@ Dispatcher::~Dispatcher() { close(kPatience); }
 void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
   auto worker = std::make_shared<Worker>(std::move(callback), std::move(run), max_queue_bytes_);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (closed_) return;
     for (const auto& other : workers_) {
       if (other->callback() != worker->callback()) continue;
@@ -166,7 +166,7 @@ void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
   try {
     worker->start();
   } catch (...) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     workers_.erase(std::remove(workers_.begin(), workers_.end(), worker), workers_.end());
     throw;
   }
@@ -175,7 +175,7 @@ void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
 void Dispatcher::dispatch(const std::shared_ptr<const Picture>& picture) {
   std::vector<std::shared_ptr<Worker>> workers;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     workers = workers_;
   }
   for (const auto& worker : workers) {
@@ -187,7 +187,7 @@ void Dispatcher::dispatch(const std::shared_ptr<const Picture>& picture) {
 void Dispatcher::close(std::chrono::milliseconds timeout) {
   std::vector<std::shared_ptr<Worker>> workers;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (std::exchange(closed_, true)) return;
     workers = workers_;
   }
@@ -212,7 +212,7 @@ void Dispatcher::close(std::chrono::milliseconds timeout) {
 Needs Dispatcher::needs() const {
   Needs all;
   all.statistics = false;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   for (const auto& worker : workers_) {
     if (!worker->usable()) continue;
     all.film = all.film || worker->needs().film;
@@ -222,19 +222,19 @@ Needs Dispatcher::needs() const {
 }
 
 bool Dispatcher::empty() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return workers_.empty();
 }
 
 std::vector<CallbackState> Dispatcher::states() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   std::vector<CallbackState> out;
   for (const auto& worker : workers_) out.push_back(worker->state());
   return out;
 }
 
 double Dispatcher::cpu_seconds() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   double sum = 0;
   for (const auto& worker : workers_) sum += worker->cpu_seconds();
   return sum;

@@ -4,11 +4,9 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
@@ -16,6 +14,7 @@
 
 #include "beholder/callback.h"
 #include "beholder/state.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -57,13 +56,14 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::atomic<double> cpu_seconds_{0};
   std::atomic<bool> usable_{true};  // false: open() threw
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<const Picture>> queue_;  // guarded by mutex_
-  int64_t queued_bytes_ = 0;                          // guarded by mutex_
-  bool closing_ = false, ended_ = false;              // guarded by mutex_
-  CallbackState state_;                               // guarded by mutex_
-  std::set<std::string> known_errors_;                // guarded by mutex_
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::deque<std::shared_ptr<const Picture>> queue_ BEHOLDER_GUARDED_BY(mutex_);
+  int64_t queued_bytes_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  bool closing_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  bool ended_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  CallbackState state_ BEHOLDER_GUARDED_BY(mutex_);
+  std::set<std::string> known_errors_ BEHOLDER_GUARDED_BY(mutex_);
 };
 
 /// All callbacks of a Beholder.
@@ -96,9 +96,9 @@ class Dispatcher {
 
  private:
   const int64_t max_queue_bytes_;
-  mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Worker>> workers_;  // guarded by mutex_
-  bool closed_ = false;                           // guarded by mutex_
+  mutable Mutex mutex_;
+  std::vector<std::shared_ptr<Worker>> workers_ BEHOLDER_GUARDED_BY(mutex_);
+  bool closed_ BEHOLDER_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace beholder

@@ -8,15 +8,16 @@
 #endif
 
 #include <memory>
-#include <mutex>
 #include <utility>
+
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 namespace {
 
 struct Sink {
-  std::mutex mutex;
-  std::function<void(LogLevel, const std::string&)> function;  // guarded by mutex
+  Mutex mutex;
+  std::function<void(LogLevel, const std::string&)> function BEHOLDER_GUARDED_BY(mutex);
 };
 
 // Leaked on purpose: static destructors of the user's program may still log.
@@ -58,7 +59,7 @@ void write(LogLevel level, const std::string& text) {
 
 void log(LogLevel level, const std::string& text) noexcept {
   try {
-    std::lock_guard<std::mutex> lock(sink().mutex);
+    MutexLock lock(sink().mutex);
     if (sink().function) {
       sink().function(level, text);
     } else {
@@ -69,7 +70,7 @@ void log(LogLevel level, const std::string& text) noexcept {
 }
 
 void set_log_sink(std::function<void(LogLevel, const std::string&)> function) {
-  std::lock_guard<std::mutex> lock(sink().mutex);
+  MutexLock lock(sink().mutex);
   sink().function = std::move(function);
 }
 

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "beholder/layout.h"
 #include "beholder/section.h"
 #include "beholder/settings.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -78,7 +78,7 @@ class Picture {
   template <typename T>
   std::shared_ptr<const T> derived(const void* key,
                                    const std::function<std::shared_ptr<const T>()>& make) const {
-    std::lock_guard<std::mutex> lock(derived_mutex_);
+    MutexLock lock(derived_mutex_);
     for (auto& entry : derived_) {
       if (entry.first == key) return std::static_pointer_cast<const T>(entry.second);
     }
@@ -91,8 +91,8 @@ class Picture {
   int64_t bytes() const { return static_cast<int64_t>(rgb.size()) + 4096; }
 
  private:
-  mutable std::mutex derived_mutex_;
-  mutable std::vector<std::pair<const void*, std::shared_ptr<const void>>> derived_;  // guarded by derived_mutex_
+  mutable Mutex derived_mutex_;
+  mutable std::vector<std::pair<const void*, std::shared_ptr<const void>>> derived_ BEHOLDER_GUARDED_BY(derived_mutex_);
 };
 
 }  // namespace beholder

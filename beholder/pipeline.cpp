@@ -53,7 +53,7 @@ Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Di
   followed_ = settings_->get();
   listener_ = settings_->add_listener([this] {
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(mutex_);
       settings_changed_ = true;
     }
     changed_.notify_all();
@@ -67,7 +67,7 @@ void Pipeline::end() {
   if (!thread_.joinable()) return;
   settings_->remove_listener(listener_);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
@@ -75,18 +75,18 @@ void Pipeline::end() {
 }
 
 std::shared_ptr<const Plan> Pipeline::plan() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return plan_;
 }
 
 bool Pipeline::planning() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return planning_;
 }
 
 void Pipeline::request_plan(PlanRequest request) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     request_ = std::move(request);
     planning_ = true;
   }
@@ -95,7 +95,7 @@ void Pipeline::request_plan(PlanRequest request) {
 
 void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     queue_.push_back({std::move(plan), slot, capture});
   }
   changed_.notify_all();
@@ -105,7 +105,7 @@ void Pipeline::report(const char* where, const std::string& error) {
   const std::string text = first_line(error);
   bool news;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     ++errors_;
     last_error_ = text;
     news = known_errors_.size() < 100 && known_errors_.insert(text).second;
@@ -133,8 +133,10 @@ void Pipeline::run() {
     std::deque<std::function<void()>> questions;
     bool settings_changed;
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [&] { return stop_ || request_ || !queue_.empty() || !questions_.empty() || settings_changed_; });
+      MutexLock lock(mutex_);
+      changed_.wait(lock, [&]() BEHOLDER_REQUIRES(mutex_) {
+        return stop_ || request_ || !queue_.empty() || !questions_.empty() || settings_changed_;
+      });
       settings_changed = std::exchange(settings_changed_, false);
       questions.swap(questions_);
       if (!queue_.empty()) {
@@ -154,7 +156,7 @@ void Pipeline::run() {
       // The first plan of a picture is paid for with the picture; one after the other (shapes that change at each
       // update, plans that fail) are paid for like pictures.
       if (std::exchange(plan_unused_, true)) account_cpu(started);
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(mutex_);
       planning_ = request_.has_value();
     }
     if (item) {
@@ -176,7 +178,7 @@ void Pipeline::free_device_memory() {
   main_.reset();
   live_.reset();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (plan_) retired_.push_back(std::exchange(plan_, nullptr));
   }
   for (auto& plan : std::exchange(retired_, {})) {
@@ -192,7 +194,7 @@ void Pipeline::make_plan_now(const PlanRequest& request) {
   log_not_shown(*plan);
   std::shared_ptr<const Plan> old;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     old = std::exchange(plan_, std::move(plan));
   }
   if (old) retired_.push_back(std::move(old));
@@ -297,7 +299,7 @@ void Pipeline::publish(std::shared_ptr<Picture> picture, const Settings& setting
   picture->revision = shown;
   std::shared_ptr<const Picture> before;  // let go after the lock: freeing 19 MB takes time
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     ++rendered_;
     if (picture->live) {
       before = std::exchange(last_, picture);
@@ -312,7 +314,7 @@ std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
   const auto answer = std::make_shared<std::promise<std::optional<ShownValue>>>();
   auto future = answer->get_future();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     constexpr size_t kMostQuestions = 64;
     if (stop_ || questions_.size() >= kMostQuestions) return std::nullopt;
     questions_.push_back([this, answer, sequence, x, y] {
@@ -350,7 +352,7 @@ void Pipeline::account_cpu(Clock::time_point started) {
   not_before_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
   if (accounted_ != Clock::time_point{}) {
     const double share = cpu_rate_.add(spent_before_, std::chrono::duration<double>(started - accounted_).count());
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     background_ = share;
   }
   accounted_ = started;
@@ -358,7 +360,7 @@ void Pipeline::account_cpu(Clock::time_point started) {
 }
 
 void Pipeline::add_to(State& state) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   state.rendered = rendered_;
   state.errors += errors_;
   if (!last_error_.empty()) state.last_error = last_error_;
@@ -374,7 +376,7 @@ void Pipeline::add_to(State& state) const {
 }
 
 std::shared_ptr<const Picture> Pipeline::last_picture() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return last_;
 }
 

@@ -4,12 +4,10 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -23,6 +21,7 @@
 #include "beholder/renderer.h"
 #include "beholder/settings.h"
 #include "beholder/state.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -87,19 +86,21 @@ class Pipeline {
   Dispatcher& dispatcher_;
   std::atomic<int64_t> not_before_{0};  // Clock's ticks
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Item> queue_;                        // guarded by mutex_
-  std::optional<PlanRequest> request_;            // guarded by mutex_
-  std::deque<std::function<void()>> questions_;   // guarded by mutex_; answered by the render thread
-  bool planning_ = false;                         // guarded by mutex_
-  bool settings_changed_ = false, stop_ = false;  // guarded by mutex_
-  std::shared_ptr<const Plan> plan_;              // guarded by mutex_
-  std::shared_ptr<const Picture> last_;           // guarded by mutex_
-  int64_t rendered_ = 0, errors_ = 0;             // guarded by mutex_
-  std::string last_error_;                        // guarded by mutex_
-  std::set<std::string> known_errors_;            // guarded by mutex_
-  double background_ = 0;                         // guarded by mutex_
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::deque<Item> queue_ BEHOLDER_GUARDED_BY(mutex_);
+  std::optional<PlanRequest> request_ BEHOLDER_GUARDED_BY(mutex_);
+  std::deque<std::function<void()>> questions_ BEHOLDER_GUARDED_BY(mutex_);  // answered by the render thread
+  bool planning_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  bool settings_changed_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  bool stop_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<const Plan> plan_ BEHOLDER_GUARDED_BY(mutex_);
+  std::shared_ptr<const Picture> last_ BEHOLDER_GUARDED_BY(mutex_);
+  int64_t rendered_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  int64_t errors_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  std::string last_error_ BEHOLDER_GUARDED_BY(mutex_);
+  std::set<std::string> known_errors_ BEHOLDER_GUARDED_BY(mutex_);
+  double background_ BEHOLDER_GUARDED_BY(mutex_) = 0;
 
   // Of the render thread alone.
   std::shared_ptr<PixelPool> pool_ = std::make_shared<PixelPool>();
@@ -116,6 +117,7 @@ class Pipeline {
   MovingRate cpu_rate_{0.1};
   Clock::time_point accounted_{};
 
+  // Of the thread that owns the pipeline.
   int listener_ = 0;
   std::thread thread_;
 };

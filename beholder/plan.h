@@ -107,7 +107,8 @@ struct ViewPlan {
   int64_t pixels() const { return int64_t{layout->width} * layout->height; }
 };
 
-/// A place for the values of one picture, on the devices of the tensors.
+/// A place for the values of one picture, on the devices of the tensors. While it is Filling it belongs to the training
+/// thread, while Filled to the render thread, while Free to the one that makes it Filling.
 struct Slot {
   enum class State : int { Free, Filling, Filled };
   std::atomic<State> state{State::Free};

@@ -98,7 +98,7 @@ Settings recoloured(Settings settings, const Settings& now) {
 std::shared_ptr<Picture> PixelPool::make(size_t bytes) {
   auto picture = std::make_unique<Picture>();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     for (auto& spare : spare_) {
       if (spare.size() != bytes) continue;
       picture->rgb = std::move(spare);
@@ -111,7 +111,7 @@ std::shared_ptr<Picture> PixelPool::make(size_t bytes) {
   return {picture.release(), [pool = shared_from_this()](Picture* done) {
             {
               constexpr size_t kKept = 3;
-              std::lock_guard<std::mutex> lock(pool->mutex_);
+              MutexLock lock(pool->mutex_);
               if (pool->spare_.size() >= kKept) pool->spare_.erase(pool->spare_.begin());
               pool->spare_.push_back(std::move(done->rgb));
             }

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "beholder/history.h"
 #include "beholder/picture.h"
 #include "beholder/plan.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -27,8 +27,8 @@ class PixelPool : public std::enable_shared_from_this<PixelPool> {
   std::shared_ptr<Picture> make(size_t bytes);
 
  private:
-  std::mutex mutex_;
-  std::vector<std::vector<uint8_t>> spare_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<std::vector<uint8_t>> spare_ BEHOLDER_GUARDED_BY(mutex_);
 };
 
 /// What a picture is about, beside its values.

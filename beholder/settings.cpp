@@ -374,24 +374,24 @@ bool matches_filter(const std::string& filter, const std::string& name) {
 SharedSettings::SharedSettings(Settings initial) : settings_(initial), defaults_(std::move(initial)) {}
 
 Settings SharedSettings::get() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return settings_;
 }
 
 uint64_t SharedSettings::revision() const { return revision_.load(std::memory_order_acquire); }
 
 std::pair<Settings, uint64_t> SharedSettings::snapshot() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return {settings_, revision_.load(std::memory_order_relaxed)};
 }
 
 Settings SharedSettings::defaults() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return defaults_;
 }
 
 void SharedSettings::set_defaults(const Settings& s) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   defaults_ = s;
 }
 
@@ -400,10 +400,20 @@ uint64_t SharedSettings::set(const Settings& s) {
 }
 
 uint64_t SharedSettings::edit(const std::function<void(Settings&)>& edit) {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   Settings next = settings_;
   edit(next);
-  return changed(lock, next);
+  next = within_ranges(next);
+  if (next == settings_) return revision_.load(std::memory_order_relaxed);
+  settings_ = next;
+  const uint64_t revision = revision_.fetch_add(1, std::memory_order_acq_rel) + 1;
+  const auto listeners = listeners_;  // called without the lock: they may read the settings
+  lock.unlock();
+  for (const auto& listener : listeners) {
+    RecursiveLock running(listener->running);
+    if (!listener->removed) listener->call();
+  }
+  return revision;
 }
 
 std::string SharedSettings::set_by_name(const std::string& name, const std::string& text) {
@@ -423,24 +433,10 @@ std::string SharedSettings::set_by_name(const std::vector<std::pair<std::string,
   return wrong;
 }
 
-uint64_t SharedSettings::changed(std::unique_lock<std::mutex>& lock, const Settings& wished) {
-  const Settings next = within_ranges(wished);
-  if (next == settings_) return revision_.load(std::memory_order_relaxed);
-  settings_ = next;
-  const uint64_t revision = revision_.fetch_add(1, std::memory_order_acq_rel) + 1;
-  const auto listeners = listeners_;  // called without the lock: they may read the settings
-  lock.unlock();
-  for (const auto& listener : listeners) {
-    std::lock_guard<std::recursive_mutex> running(listener->running);
-    if (!listener->removed) listener->call();
-  }
-  return revision;
-}
-
 int SharedSettings::add_listener(std::function<void()> listener) {
   auto added = std::make_shared<Listener>();
   added->call = std::move(listener);
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   added->id = next_listener_++;
   listeners_.push_back(added);
   return added->id;
@@ -449,13 +445,13 @@ int SharedSettings::add_listener(std::function<void()> listener) {
 void SharedSettings::remove_listener(int id) {
   std::shared_ptr<Listener> gone;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     const auto found = std::find_if(listeners_.begin(), listeners_.end(), [id](const auto& l) { return l->id == id; });
     if (found == listeners_.end()) return;
     gone = *found;
     listeners_.erase(found);
   }
-  std::lock_guard<std::recursive_mutex> running(gone->running);  // another thread may be in it
+  RecursiveLock running(gone->running);  // another thread may be in it
   gone->removed = true;
 }
 

@@ -6,10 +6,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -134,20 +135,18 @@ class SharedSettings {
 
  private:
   struct Listener {
-    int id;
+    int id;                      // these two: set before it is one of listeners_
     std::function<void()> call;
-    std::recursive_mutex running;  // held while it runs, so that remove_listener() can wait for its end
-    bool removed = false;          // guarded by running
+    RecursiveMutex running;  // held while it runs, so that remove_listener() can wait for its end
+    bool removed BEHOLDER_GUARDED_BY(running) = false;
   };
 
-  uint64_t changed(std::unique_lock<std::mutex>& lock, const Settings& next);
-
-  mutable std::mutex mutex_;
-  Settings settings_;      // guarded by mutex_
-  Settings defaults_;      // guarded by mutex_
+  mutable Mutex mutex_;
+  Settings settings_ BEHOLDER_GUARDED_BY(mutex_);
+  Settings defaults_ BEHOLDER_GUARDED_BY(mutex_);
   std::atomic<uint64_t> revision_{1};  // written under mutex_
-  int next_listener_ = 1;  // guarded by mutex_
-  std::vector<std::shared_ptr<Listener>> listeners_;  // guarded by mutex_
+  int next_listener_ BEHOLDER_GUARDED_BY(mutex_) = 1;
+  std::vector<std::shared_ptr<Listener>> listeners_ BEHOLDER_GUARDED_BY(mutex_);
 };
 
 }  // namespace beholder

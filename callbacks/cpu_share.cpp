@@ -50,13 +50,13 @@ void CpuShare::look_at_machine() {
       idle_cores(line, static_cast<int>(std::thread::hardware_concurrency()), idle_before_, machine_before_);
   if (first || idle < 0) return;
   const double free = idle + used();  // what the server uses itself is not lost to it
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   share_ = std::min(max_share_, std::max(kLeastShare, kShareOfIdle * free));
 }
 
 void CpuShare::pay(double seconds) {
   const auto now = Clock::now();
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   const double elapsed = std::chrono::duration<double>(now - paid_).count();
   paid_ = now;
   debt_seconds_ = std::max(-kMostCreditSeconds, debt_seconds_ - elapsed * share_) + seconds;
@@ -64,13 +64,13 @@ void CpuShare::pay(double seconds) {
 }
 
 CpuShare::Clock::time_point CpuShare::free_from() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return paid_ + std::chrono::duration_cast<Clock::duration>(
                      std::chrono::duration<double>(std::max(0.0, debt_seconds_) / share_));
 }
 
 double CpuShare::used() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   const double elapsed = std::chrono::duration<double>(Clock::now() - paid_).count();
   return recent_seconds_ * std::exp(-elapsed / kAverageSeconds) / kAverageSeconds;
 }

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <mutex>
 #include <string>
+
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -29,11 +30,11 @@ class CpuShare {
  private:
   const double max_share_;
   double idle_before_ = 0, machine_before_ = 0;  // of the thread that looks: in ticks of the system
-  mutable std::mutex mutex_;
-  double share_;                           // guarded by mutex_
-  double debt_seconds_ = 0;                // guarded by mutex_: CPU time not yet earned at paid_
-  double recent_seconds_ = 0;              // guarded by mutex_: CPU time of the last seconds, fading
-  Clock::time_point paid_ = Clock::now();  // guarded by mutex_
+  mutable Mutex mutex_;
+  double share_ BEHOLDER_GUARDED_BY(mutex_);
+  double debt_seconds_ BEHOLDER_GUARDED_BY(mutex_) = 0;    // CPU time not yet earned at paid_
+  double recent_seconds_ BEHOLDER_GUARDED_BY(mutex_) = 0;  // CPU time of the last seconds, fading
+  Clock::time_point paid_ BEHOLDER_GUARDED_BY(mutex_) = Clock::now();
 };
 
 /// How many of `cores` had nothing to do since the last call, whose ticks are in the last two arguments. `line`: the

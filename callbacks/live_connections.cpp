@@ -254,8 +254,8 @@ void LiveConnections::stop(std::chrono::milliseconds grace) {
   wake();
   {
     // Those who waited answer at once; a client that takes nothing is cut off after `grace`.
-    std::unique_lock<std::mutex> lock(mutex_);
-    finished_.wait_for(lock, grace, [this] { return busy_ == 0; });
+    MutexLock lock(mutex_);
+    finished_.wait_for(lock, grace, [this]() BEHOLDER_REQUIRES(mutex_) { return busy_ == 0; });
     ended_ = true;
   }
   wake();
@@ -263,7 +263,7 @@ void LiveConnections::stop(std::chrono::milliseconds grace) {
   thread_.join();  // shuts busy sockets down, so that their threads return
   std::list<std::thread> pool;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     pool.swap(pool_);
   }
   for (auto& thread : pool) thread.join();
@@ -295,7 +295,7 @@ void LiveConnections::loop() {
     std::list<std::thread> finished;
     returned.clear();
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(mutex_);
       ended = ended_;
       returned.swap(returned_);  // both keep their room
       for (const auto id : retired_) {
@@ -467,7 +467,7 @@ void LiveConnections::hand_over(Connection& connection) {
   connection.told_continue = false;
   watch(connection, EPOLLRDHUP);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     ready_.push_back(&connection);
     ++busy_;
     if (static_cast<size_t>(idle_threads_) < ready_.size() && static_cast<int>(pool_.size()) < limits_.max_threads) {
@@ -485,10 +485,11 @@ void LiveConnections::hand_over(Connection& connection) {
 // On threads of the pool.
 void LiveConnections::work() {
   pthread_setname_np(pthread_self(), "bh live answer");
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
     ++idle_threads_;
-    const bool woken = work_there_.wait_for(lock, kThreadIdle, [this] { return ended_ || !ready_.empty(); });
+    const auto called = [this]() BEHOLDER_REQUIRES(mutex_) { return ended_ || !ready_.empty(); };
+    const bool woken = work_there_.wait_for(lock, kThreadIdle, called);
     --idle_threads_;
     if (ended_ || !woken) break;
     Connection& connection = *ready_.front();

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -13,11 +12,12 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -133,17 +133,17 @@ class LiveConnections {
   Clock::time_point checked_{};
   std::map<int, std::unique_ptr<Connection>> connections_;
 
-  std::mutex mutex_;
-  std::condition_variable work_there_, finished_;
-  std::deque<Connection*> ready_;         // guarded by mutex_: requests that wait for a thread
-  std::vector<Connection*> returned_;     // guarded by mutex_: answered
-  std::list<std::thread> pool_;           // guarded by mutex_
-  std::vector<std::thread::id> retired_;  // guarded by mutex_: threads of pool_ that have ended
-  int idle_threads_ = 0;                  // guarded by mutex_
-  int busy_ = 0;                          // guarded by mutex_: connections in ready_ or with a thread
-  bool ended_ = false;                    // guarded by mutex_: the pool's threads end
+  Mutex mutex_;
+  Condition work_there_, finished_;
+  std::deque<Connection*> ready_ BEHOLDER_GUARDED_BY(mutex_);      // requests that wait for a thread
+  std::vector<Connection*> returned_ BEHOLDER_GUARDED_BY(mutex_);  // answered
+  std::list<std::thread> pool_ BEHOLDER_GUARDED_BY(mutex_);
+  std::vector<std::thread::id> retired_ BEHOLDER_GUARDED_BY(mutex_);  // threads of pool_ that have ended
+  int idle_threads_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  int busy_ BEHOLDER_GUARDED_BY(mutex_) = 0;       // connections in ready_ or with a thread
+  bool ended_ BEHOLDER_GUARDED_BY(mutex_) = false;  // the pool's threads end
 
-  std::thread thread_;
+  std::thread thread_;  // used by the thread that starts and stops the server
 };
 
 }  // namespace beholder

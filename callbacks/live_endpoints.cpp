@@ -23,6 +23,7 @@
 #include "beholder/callbacks/live_page.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 namespace {
@@ -505,7 +506,7 @@ class LiveEndpoints::Http : public httplib::Server {
   void post_snapshot(const Request&, Response& response) {
     const auto picture = view_.now().picture;
     if (!picture) throw std::invalid_argument("snapshot: there is no picture yet");
-    std::lock_guard<std::mutex> lock(snapshot_mutex_);
+    MutexLock lock(snapshot_mutex_);
     const std::string stem =
         view_.run().directory + "/picture-" + time_name() + "-step-" + std::to_string(picture->step);
     std::string path = stem + ".png";
@@ -599,7 +600,7 @@ class LiveEndpoints::Http : public httplib::Server {
   const EndpointOptions options_;
   const std::string cookie_;
   std::atomic<int> viewers_{0};
-  std::mutex snapshot_mutex_;  // one name is chosen at a time
+  Mutex snapshot_mutex_;  // guards no field: one name is chosen, and its file written, at a time
 };
 
 LiveEndpoints::LiveEndpoints(LiveView& view, LiveRun run, EndpointOptions options) {

@@ -221,12 +221,12 @@ void LiveServer::open(const Run& run) {
     log_warning(std::string("live server: ") + e.what() + "; `beholder view` finds it by its URL only");
   }
   close();
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   open_ = std::move(open);
 }
 
 std::shared_ptr<LiveServer::Open> LiveServer::now_open() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return open_;
 }
 
@@ -237,7 +237,7 @@ void LiveServer::show(std::shared_ptr<const Picture> picture) {
 void LiveServer::close() {
   std::shared_ptr<Open> open;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     open.swap(open_);
   }
   if (open) open->end();  // also where state() still looks at it

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "beholder/callback.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -62,8 +62,8 @@ class LiveServer : public Callback {
   std::shared_ptr<Open> now_open() const;
 
   const LiveServerOptions options_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<Open> open_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::shared_ptr<Open> open_ BEHOLDER_GUARDED_BY(mutex_);
 };
 
 }  // namespace beholder

@@ -107,7 +107,7 @@ LiveView::~LiveView() {
 void LiveView::show(std::shared_ptr<const Picture> picture) {
   std::shared_ptr<const Picture> before;  // let go after the lock
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     // What open() found may come again.
     if (now_.picture && picture->sequence <= now_.sequence) return;
     if (!now_.picture || !same_places(*now_.picture, *picture)) ++now_.layout;
@@ -121,7 +121,7 @@ void LiveView::show(std::shared_ptr<const Picture> picture) {
 
 void LiveView::changed() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     ++now_.revision;
     look_now_ = true;
   }
@@ -131,7 +131,7 @@ void LiveView::changed() {
 
 void LiveView::end() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (std::exchange(now_.ended, true)) return;
     ++now_.revision;
   }
@@ -140,33 +140,33 @@ void LiveView::end() {
 }
 
 void LiveView::look_up() {
-  { std::lock_guard<std::mutex> lock(mutex_); }  // nobody is between looking and waiting
+  { MutexLock lock(mutex_); }  // nobody is between looking and waiting
   changed_.notify_all();
 }
 
 LiveView::Now LiveView::now() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return now_;
 }
 
 void LiveView::note_settings() {
   const std::string solo = run_.settings->get().solo;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (!solo.empty()) last_solo_ = solo;
 }
 
 std::string LiveView::last_solo() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return last_solo_;
 }
 
 bool LiveView::waiting_for_update() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return waiting_for_update_;
 }
 
 std::vector<RecordingFile> LiveView::recordings() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return recordings_;
 }
 
@@ -176,7 +176,7 @@ LiveView::Now LiveView::look() {
   bool news;
   Now now;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     news = waiting != waiting_for_update_ || !same_films(films, recordings_);
     waiting_for_update_ = waiting;
     recordings_ = std::move(films);
@@ -189,7 +189,7 @@ LiveView::Now LiveView::look() {
 
 void LiveView::note_waiting(bool waiting) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (std::exchange(waiting_for_update_, waiting) == waiting) return;
     ++now_.revision;
   }
@@ -200,12 +200,12 @@ void LiveView::watch() {
   pthread_setname_np(pthread_self(), "bh live watch");
   double cpu_before = thread_seconds();
   auto films_again = Clock::now(), machine_again = films_again;
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   while (!now_.ended) {
     if (waiting_ == 0) {
-      watchers_.wait(lock, [this] { return now_.ended || waiting_ > 0; });
+      watchers_.wait(lock, [this]() BEHOLDER_REQUIRES(mutex_) { return now_.ended || waiting_ > 0; });
     } else {
-      watchers_.wait_for(lock, kLook, [this] { return now_.ended || look_now_; });
+      watchers_.wait_for(lock, kLook, [this]() BEHOLDER_REQUIRES(mutex_) { return now_.ended || look_now_; });
     }
     if (now_.ended) break;
     look_now_ = false;
@@ -231,7 +231,7 @@ void LiveView::watch() {
 }
 
 LiveView::Answer LiveView::wait(const Wish& wish, const std::function<bool()>& gone) {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (++waiting_ == 1) watchers_.notify_one();
   Answer answer;
   auto held_until = Clock::time_point::max();

@@ -3,11 +3,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -15,6 +13,7 @@
 
 #include "beholder/callback.h"
 #include "beholder/callbacks/cpu_share.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -86,17 +85,17 @@ class LiveView {
 
   const Run run_;
   CpuShare cpu_;
-  int listener_ = 0;
+  int listener_ = 0;  // used by the thread that makes and destroys the view
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_, watchers_;
-  Now now_;                                // guarded by mutex_
-  int waiting_ = 0;                        // guarded by mutex_: viewers in wait()
-  bool waiting_for_update_ = false;        // guarded by mutex_
-  std::vector<RecordingFile> recordings_;  // guarded by mutex_
-  std::string last_solo_;                  // guarded by mutex_
-  bool look_now_ = false;                  // guarded by mutex_
-  std::thread thread_;                     // looks for changes that nobody announces, while there are viewers
+  mutable Mutex mutex_;
+  Condition changed_, watchers_;
+  Now now_ BEHOLDER_GUARDED_BY(mutex_);
+  int waiting_ BEHOLDER_GUARDED_BY(mutex_) = 0;  // viewers in wait()
+  bool waiting_for_update_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  std::vector<RecordingFile> recordings_ BEHOLDER_GUARDED_BY(mutex_);
+  std::string last_solo_ BEHOLDER_GUARDED_BY(mutex_);
+  bool look_now_ BEHOLDER_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // looks for changes that nobody announces, while there are viewers
 };
 
 }  // namespace beholder

@@ -10,7 +10,6 @@
 #include <ctime>
 #include <deque>
 #include <filesystem>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <system_error>
@@ -19,6 +18,7 @@
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 namespace {
@@ -171,8 +171,8 @@ struct Recorder::State {
   bool limit_told = false;
   Clock::time_point checked{};
 
-  std::mutex mutex;
-  RecorderState told;  // guarded by mutex
+  Mutex mutex;
+  RecorderState told BEHOLDER_GUARDED_BY(mutex);
 
   void begin_film(int width, int height);
   bool try_begin(const std::string& name, int width, int height);
@@ -187,7 +187,7 @@ struct Recorder::State {
 };
 
 void Recorder::State::tell() {
-  std::lock_guard<std::mutex> lock(mutex);
+  MutexLock lock(mutex);
   told.recording = film != nullptr;
   told.bytes = closed_bytes + (film ? film->bytes() : 0);
   if (film) told.path = film->path();
@@ -244,7 +244,7 @@ void Recorder::State::begin_film(int width, int height) {
   }
   log_info("recording to " + film->path());
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     ++told.films;
   }
   tell();
@@ -261,7 +261,7 @@ void Recorder::State::append(const Picture& picture, const uint8_t* rgb) {
   const int64_t safe = film->frames_safe();
   film->index->safe(safe);
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     ++told.frames;
   }
   if (Clock::now() - checked >= kCheckInterval) {
@@ -312,7 +312,7 @@ void Recorder::State::keep_limit() {
     std::filesystem::remove_all(oldest.path, ignored);
     std::filesystem::remove(oldest.index_path, ignored);
     {
-      std::lock_guard<std::mutex> lock(mutex);
+      MutexLock lock(mutex);
       ++told.films_removed;
     }
     if (!std::exchange(limit_told, true)) {
@@ -427,7 +427,7 @@ void Recorder::show(std::shared_ptr<const Picture> picture) {
 void Recorder::close() { state_->end_film(); }
 
 RecorderState Recorder::state() const {
-  std::lock_guard<std::mutex> lock(state_->mutex);
+  MutexLock lock(state_->mutex);
   return state_->told;
 }
 

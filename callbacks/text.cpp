@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
 #include <utility>
@@ -17,6 +16,7 @@
 #endif
 
 #include "beholder/log.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 namespace {
@@ -104,7 +104,7 @@ class Font {
     }
   }
 
-  std::mutex& mutex() { return mutex_; }
+  Mutex& mutex() BEHOLDER_RETURN_CAPABILITY(mutex_) { return mutex_; }
   const std::string& path() const { return path_; }
 
   /// The letters drawn so far in one size.
@@ -115,14 +115,14 @@ class Font {
     std::map<CodePoint, Glyph> others;
   };
 
-  /// REQUIRES: mutex() is held, for this and for what is returned.
-  Size& letters(int size) {
+  /// What is returned is guarded by mutex() too.
+  Size& letters(int size) BEHOLDER_REQUIRES(mutex_) {
     Size& found = sizes_[size];
     found.size = size;
     return found;
   }
-  /// REQUIRES: mutex() is held. The reference is valid until the next call.
-  const Glyph& glyph(Size& letters, CodePoint point) {
+  /// The reference is valid until the next call.
+  const Glyph& glyph(Size& letters, CodePoint point) BEHOLDER_REQUIRES(mutex_) {
     if (point < letters.latin.size()) {
       auto& kept = letters.latin[point];
       if (!kept) kept = std::make_unique<Glyph>(draw(point, letters.size));
@@ -138,7 +138,8 @@ class Font {
   }
 
  private:
-  bool load(const std::string& path) {
+  // For the constructor: nobody else knows this object yet.
+  bool load(const std::string& path) BEHOLDER_NO_THREAD_SAFETY_ANALYSIS {
 #ifdef BEHOLDER_HAS_FREETYPE
     try {
       if (::access(path.c_str(), R_OK) != 0) return false;
@@ -156,7 +157,7 @@ class Font {
   }
 
   // White on black, the pen at `origin`.
-  void put(cv::Mat& canvas, const std::string& text, cv::Point origin, int size) const {
+  void put(cv::Mat& canvas, const std::string& text, cv::Point origin, int size) const BEHOLDER_REQUIRES(mutex_) {
 #ifdef BEHOLDER_HAS_FREETYPE
     if (freetype_) {
       freetype_->putText(canvas, text, origin, size, cv::Scalar::all(255), -1, cv::LINE_AA, true);
@@ -174,7 +175,7 @@ class Font {
     return cv::boundingRect(gray);
   }
 
-  Glyph draw(CodePoint point, int size) const {
+  Glyph draw(CodePoint point, int size) const BEHOLDER_REQUIRES(mutex_) {
     const bool hershey = path_.empty();
     if (point < 0x20 || point == 0x7f) point = 0xfffd;
     const std::string text = hershey ? to_ascii(point) : to_utf8(point);
@@ -203,11 +204,11 @@ class Font {
     return glyph;
   }
 
-  std::mutex mutex_;
-  std::string path_;           // set by the constructor
-  std::map<int, Size> sizes_;  // guarded by mutex_
+  Mutex mutex_;
+  std::string path_;  // set by the constructor
+  std::map<int, Size> sizes_ BEHOLDER_GUARDED_BY(mutex_);
 #ifdef BEHOLDER_HAS_FREETYPE
-  cv::Ptr<cv::freetype::FreeType2> freetype_;  // guarded by mutex_
+  cv::Ptr<cv::freetype::FreeType2> freetype_ BEHOLDER_GUARDED_BY(mutex_) BEHOLDER_PT_GUARDED_BY(mutex_);
 #endif
 };
 
@@ -222,7 +223,7 @@ int checked(int size) { return std::clamp(size, 5, 200); }
 }  // namespace
 
 int text_width(const std::string& text, int size) {
-  std::lock_guard<std::mutex> lock(font().mutex());
+  MutexLock lock(font().mutex());
   auto& letters = font().letters(checked(size));
   int width = 0;
   for (size_t at = 0; at < text.size();) width += font().glyph(letters, next_code_point(text, at)).advance;
@@ -230,7 +231,7 @@ int text_width(const std::string& text, int size) {
 }
 
 int cap_height(int size) {
-  std::lock_guard<std::mutex> lock(font().mutex());
+  MutexLock lock(font().mutex());
   return font().glyph(font().letters(checked(size)), 'H').height;
 }
 
@@ -239,7 +240,7 @@ int draw_text(const TextCanvas& canvas, int x, int baseline, const std::string& 
   const int clip_left = std::max(0, clip.x), clip_right = std::min(canvas.width, clip.x + clip.width);
   const int clip_top = std::max(0, clip.y), clip_bottom = std::min(canvas.height, clip.y + clip.height);
   const int ink[3] = {color.r, color.g, color.b};
-  std::lock_guard<std::mutex> lock(font().mutex());
+  MutexLock lock(font().mutex());
   auto& letters = font().letters(checked(size));
   for (size_t at = 0; at < text.size();) {
     const Glyph& glyph = font().glyph(letters, next_code_point(text, at));

@@ -9,11 +9,9 @@
 #include <cerrno>
 #include <chrono>
 #include <climits>
-#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -21,6 +19,7 @@
 #include "beholder/callbacks/display.h"
 #include "beholder/callbacks/live_file.h"
 #include "beholder/log.h"
+#include "beholder/thread_safety.h"
 
 extern char** environ;
 
@@ -136,20 +135,21 @@ int start(const std::string& program, const std::vector<std::string>& arguments,
 
 /// The viewer and the thread that waits for it. Shared, so that a close() that gave up waiting leaves nothing dangling.
 struct Window::Child {
+  // Set before the thread begins.
   WindowOptions options;
   std::string logdir, directory;
 
-  mutable std::mutex mutex;
-  std::condition_variable changed;
-  bool closing = false;  // guarded by mutex
-  pid_t pid = 0;         // guarded by mutex: not reaped yet, so that a signal reaches no other process
-  bool done = false;     // guarded by mutex: the thread has nothing left to do
-  std::thread thread;
+  mutable Mutex mutex;
+  Condition changed;
+  bool closing BEHOLDER_GUARDED_BY(mutex) = false;
+  pid_t pid BEHOLDER_GUARDED_BY(mutex) = 0;      // not reaped yet, so that a signal reaches no other process
+  bool done BEHOLDER_GUARDED_BY(mutex) = false;  // the thread has nothing left to do
+  std::thread thread;  // used by the thread that opens and closes the window
 
   void run();
   bool wait_for_server();
   std::string read_to_end(int pipe) const;
-  void send(int signal) const {  // REQUIRES: mutex is held
+  void send(int signal) const BEHOLDER_REQUIRES(mutex) {
     if (pid > 0) ::kill(pid, signal);
   }
 };
@@ -158,7 +158,7 @@ struct Window::Child {
 bool Window::Child::wait_for_server() {
   const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                            std::chrono::duration<double>(options.patience_seconds));
-  std::unique_lock<std::mutex> lock(mutex);
+  MutexLock lock(mutex);
   while (!closing) {
     lock.unlock();
     const auto run = read_live_file(directory);
@@ -171,7 +171,7 @@ bool Window::Child::wait_for_server() {
       return false;
     }
     lock.lock();
-    changed.wait_for(lock, kServerPoll, [this] { return closing; });
+    changed.wait_for(lock, kServerPoll, [this]() BEHOLDER_REQUIRES(mutex) { return closing; });
   }
   return false;
 }
@@ -211,7 +211,7 @@ void Window::Child::run() {
   }
   const auto began = Clock::now();
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     const int started =
         closing ? 0 : start(program, {"view", "--pid", std::to_string(::getpid()), "--", logdir}, pipe[1]);
     pid = std::max(0, started);
@@ -223,7 +223,7 @@ void Window::Child::run() {
   ::close(pipe[1]);
   pid_t child;
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     child = pid;
   }
   if (child == 0) {
@@ -239,7 +239,7 @@ void Window::Child::run() {
   int status = 0;
   bool told, reaped;
   {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     reaped = ::waitpid(child, &status, 0) == child;  // not where the program ignores SIGCHLD: then it is gone already
     pid = 0;
     told = closing;
@@ -271,7 +271,7 @@ void Window::open(const Run& run) {
     } catch (const std::exception& error) {
       log_warning(std::string("window: ") + error.what());
     }
-    std::lock_guard<std::mutex> lock(child->mutex);
+    MutexLock lock(child->mutex);
     child->done = true;
     child->changed.notify_all();
   });
@@ -281,12 +281,13 @@ void Window::close() {
   const auto& child = child_;
   if (!child->thread.joinable()) return;
   {
-    std::unique_lock<std::mutex> lock(child->mutex);
+    MutexLock lock(child->mutex);
     child->closing = true;
     child->changed.notify_all();
     child->send(SIGTERM);
-    if (!child->changed.wait_for(lock, kTimeToEnd, [&] { return child->done; })) child->send(SIGKILL);
-    if (!child->changed.wait_for(lock, kTimeToEnd, [&] { return child->done; })) {
+    const auto done = [&]() BEHOLDER_REQUIRES(child->mutex) { return child->done; };
+    if (!child->changed.wait_for(lock, kTimeToEnd, done)) child->send(SIGKILL);
+    if (!child->changed.wait_for(lock, kTimeToEnd, done)) {
       lock.unlock();
       child->thread.detach();  // something else holds its pipe; it owns what it uses
       return;
@@ -296,7 +297,7 @@ void Window::close() {
 }
 
 int Window::viewer_pid() const {
-  std::lock_guard<std::mutex> lock(child_->mutex);
+  MutexLock lock(child_->mutex);
   return child_->pid;
 }
 

@@ -12,7 +12,8 @@ set(BEHOLDER_PUBLIC_HEADERS
   beholder/section.h
   beholder/settings.h
   beholder/state.h
-  beholder/still_renderer.h)
+  beholder/still_renderer.h
+  beholder/thread_safety.h)
 if(BEHOLDER_CALLBACKS)
   list(APPEND BEHOLDER_PUBLIC_HEADERS
     beholder/callbacks/captions.h

@@ -15,6 +15,7 @@ rules=(
   "whole torch%beholder%#\s*include\s*[<\"]torch/(torch|all|nn|extension)\.h[>\"]%17 seconds of compilation for each file: include what is used"
   "spdlog%beholder callbacks tools examples%\bspdlog\b|\bfmt::%fmt's headers of the torch wheel and Debian's spdlog do not go together: beholder/log.h"
   "libraries%beholder%#\s*include\s*[<\"](opencv2|libav|libsw|httplib|nlohmann|CLI/|zip\.h|zlib\.h)|\bcv::|\bnlohmann::|\bhttplib::|\bAV[A-Z]\w+|\bavcodec_|\bavformat_%the core needs LibTorch and spdlog, nothing else"
+  "locks%beholder callbacks tools%\bstd::((recursive_|timed_|recursive_timed_|shared_|shared_timed_)?mutex|condition_variable(_any)?|lock_guard|unique_lock|scoped_lock|shared_lock)\b%clang cannot check what it guards: Mutex, MutexLock and Condition of beholder/thread_safety.h"
   "libav%callbacks tools examples%#\s*include\s*[<\"]lib(av|sw)|\bAV[A-Z]\w+\s*[*&(]|\bav(codec|format|_)\w*\s*\(%libav is known to callbacks/video_writer.cpp alone"
 )
 
@@ -108,6 +109,9 @@ self_test() {
   expect libraries beholder/a.cpp '#include <nlohmann/json.hpp>'
   expect libraries beholder/a.cpp '#include "httplib.h"'
   expect libraries beholder/a.cpp '#include <libavcodec/avcodec.h>'
+  expect locks beholder/a.h '  mutable std::mutex mutex_;'
+  expect locks callbacks/a.cpp '  std::unique_lock<std::mutex> lock(mutex_);'
+  expect locks tools/a.cpp '  std::condition_variable changed_;'
   expect libav callbacks/a.cpp 'extern "C" { #include <libavformat/avformat.h>'
   expect libav callbacks/a.cpp '  AVFrame* frame = av_frame_alloc();'
 
@@ -118,6 +122,7 @@ self_test() {
   expect clean beholder/a.cpp 'auto d = c10::Device(c10::kCPU); if (x.is_cpu()) x.device().is_cpu();'
   expect clean beholder/a.cpp '#include <torch/nn/module.h>'
   expect clean callbacks/a.cpp '#include <opencv2/core.hpp>'
+  expect clean callbacks/a.cpp '#include <mutex>  // std::call_once'
   expect clean callbacks/a.cpp '#include <torch/torch.h>'
 
   # The list of what is allowed.

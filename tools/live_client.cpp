@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -16,6 +14,7 @@
 #include <utility>
 
 #include "beholder/callbacks/live_file.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder::viewer {
 namespace {
@@ -185,31 +184,32 @@ LiveTarget parse_live_target(const std::string& argument) {
 
 /// What the threads share.
 struct LiveClient::Shared {
+  // Set before the threads begin; the last is used by the thread that owns the client.
   LiveTarget target;
   bool state_of_each_picture = false;
-
-  mutable std::mutex mutex;
-  std::condition_variable changed;  // stopping, endpoint, actions, question
-  bool stopping = false;            // guarded by mutex, as all below
-  RunView view;
-  std::shared_ptr<const RunView> published = std::make_shared<RunView>();
-  std::optional<Endpoint> endpoint;  // of the run that answers
-  std::deque<std::string> actions;   // bodies of POST /action
-  std::optional<PointedValue> question;
-  std::optional<PointedValue> pointed;
-  std::optional<LiveAnswer> answer;
-  std::set<httplib::Client*> clients;  // to end their requests
   std::vector<std::thread> threads;
+
+  mutable Mutex mutex;
+  Condition changed;  // stopping, endpoint, actions, question
+  bool stopping BEHOLDER_GUARDED_BY(mutex) = false;
+  RunView view BEHOLDER_GUARDED_BY(mutex);
+  std::shared_ptr<const RunView> published BEHOLDER_GUARDED_BY(mutex) = std::make_shared<RunView>();
+  std::optional<Endpoint> endpoint BEHOLDER_GUARDED_BY(mutex);  // of the run that answers
+  std::deque<std::string> actions BEHOLDER_GUARDED_BY(mutex);   // bodies of POST /action
+  std::optional<PointedValue> question BEHOLDER_GUARDED_BY(mutex);
+  std::optional<PointedValue> pointed BEHOLDER_GUARDED_BY(mutex);
+  std::optional<LiveAnswer> answer BEHOLDER_GUARDED_BY(mutex);
+  std::set<httplib::Client*> clients BEHOLDER_GUARDED_BY(mutex);  // to end their requests
 
   /// A client that stop() can interrupt.
   class Registered {
    public:
     Registered(Shared& shared, const Endpoint& endpoint) : shared_(shared), client_(client_of(endpoint)) {
-      std::lock_guard<std::mutex> lock(shared_.mutex);
+      MutexLock lock(shared_.mutex);
       shared_.clients.insert(client_.get());
     }
     ~Registered() {
-      std::lock_guard<std::mutex> lock(shared_.mutex);
+      MutexLock lock(shared_.mutex);
       shared_.clients.erase(client_.get());
     }
     httplib::Client& operator*() { return *client_; }
@@ -222,28 +222,28 @@ struct LiveClient::Shared {
 
   template <typename Edit>
   void edit_view(const Edit& edit) {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     edit(view);
     published = std::make_shared<RunView>(view);
   }
   bool stopped() const {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     return stopping;
   }
   /// False when it is time to stop.
   bool pause(milliseconds time) {
-    std::unique_lock<std::mutex> lock(mutex);
-    return !changed.wait_for(lock, time, [this] { return stopping; });
+    MutexLock lock(mutex);
+    return !changed.wait_for(lock, time, [this]() BEHOLDER_REQUIRES(mutex) { return stopping; });
   }
   void set_endpoint(std::optional<Endpoint> now) {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     endpoint = std::move(now);
     if (!endpoint) actions.clear();
     changed.notify_all();
   }
 
   void enqueue(const nlohmann::json& action) {
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     if (!endpoint || actions.size() >= kMaxWaitingActions) return;
     actions.push_back(action.dump());
     changed.notify_all();
@@ -399,8 +399,8 @@ void LiveClient::Shared::send_actions() {
     std::string body;
     Endpoint now;
     {
-      std::unique_lock<std::mutex> lock(mutex);
-      changed.wait(lock, [this] { return stopping || (endpoint && !actions.empty()); });
+      MutexLock lock(mutex);
+      changed.wait(lock, [this]() BEHOLDER_REQUIRES(mutex) { return stopping || (endpoint && !actions.empty()); });
       if (stopping) break;
       body = std::move(actions.front());
       actions.pop_front();
@@ -425,7 +425,7 @@ void LiveClient::Shared::send_actions() {
       said.text = "the server answered " + std::to_string(result->status) + ": " + first_line(result->body);
     }
     if (said.text.empty()) continue;
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     answer = std::move(said);
   }
   client.reset();
@@ -438,8 +438,8 @@ void LiveClient::Shared::ask_values() {
     PointedValue asked;
     Endpoint now;
     {
-      std::unique_lock<std::mutex> lock(mutex);
-      changed.wait(lock, [this] { return stopping || (endpoint && question); });
+      MutexLock lock(mutex);
+      changed.wait(lock, [this]() BEHOLDER_REQUIRES(mutex) { return stopping || (endpoint && question); });
       if (stopping) break;
       asked = *question;
       question.reset();
@@ -463,7 +463,7 @@ void LiveClient::Shared::ask_values() {
         asked.value = std::move(shown);
       }
     }
-    std::lock_guard<std::mutex> lock(mutex);
+    MutexLock lock(mutex);
     pointed = std::move(asked);
   }
   client.reset();
@@ -484,7 +484,7 @@ LiveClient::LiveClient(LiveTarget target, bool state_of_each_picture) : shared_(
 
 LiveClient::~LiveClient() {
   {
-    std::lock_guard<std::mutex> lock(shared_->mutex);
+    MutexLock lock(shared_->mutex);
     shared_->stopping = true;
     for (auto* client : shared_->clients) client->stop();
   }
@@ -493,7 +493,7 @@ LiveClient::~LiveClient() {
 }
 
 std::shared_ptr<const RunView> LiveClient::view() const {
-  std::lock_guard<std::mutex> lock(shared_->mutex);
+  MutexLock lock(shared_->mutex);
   return shared_->published;
 }
 
@@ -508,18 +508,18 @@ void LiveClient::toggle_solo(const std::string& section) {
 void LiveClient::pan(int dx, int dy) { shared_->enqueue({{"control", "pan"}, {"dx", dx}, {"dy", dy}}); }
 
 std::optional<LiveAnswer> LiveClient::answer() const {
-  std::lock_guard<std::mutex> lock(shared_->mutex);
+  MutexLock lock(shared_->mutex);
   return shared_->answer;
 }
 
 void LiveClient::point_at(uint64_t sequence, int x, int y) {
-  std::lock_guard<std::mutex> lock(shared_->mutex);
+  MutexLock lock(shared_->mutex);
   shared_->question = PointedValue{sequence, x, y, std::nullopt};
   shared_->changed.notify_all();
 }
 
 std::optional<PointedValue> LiveClient::pointed() const {
-  std::lock_guard<std::mutex> lock(shared_->mutex);
+  MutexLock lock(shared_->mutex);
   return shared_->pointed;
 }
 

@@ -3,8 +3,8 @@
 set -euo pipefail
 
 usage="usage: tools/test.sh [--all]
-  --all  also: warnings are errors, all tests of window and page instead of a few, and the runs under address,
-         undefined-behaviour and thread sanitizers"
+  --all  also: warnings are errors, all tests of window and page instead of a few, clang's thread-safety analysis, and
+         the runs under address, undefined-behaviour and thread sanitizers"
 all=false
 for argument in "$@"; do
   case $argument in
@@ -41,6 +41,8 @@ fi
 # Preset ci is release with warnings as errors: one build for both.
 configure ci
 build ci
+say "Clang's thread-safety analysis"
+tests/thread_safety.sh build/ci
 
 # No examples: they add minutes of compilation and no code of ours.
 configure asan -DBEHOLDER_EXAMPLES=OFF
