@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -61,7 +62,9 @@ class Pipeline {
   /// See Run::value_at. Any thread but the render thread.
   std::optional<ShownValue> value_at(uint64_t sequence, int x, int y);
   /// Counts and logs (once per text) a failure.
-  void report(const char* where, const std::string& error);
+  void report(const char* where, std::string_view error) noexcept;
+  /// False where the system had no thread for it, which was logged: then nothing is ever due.
+  bool running() const { return thread_.joinable(); }
 
  private:
   struct Item {
@@ -91,7 +94,7 @@ class Pipeline {
   std::condition_variable changed_;
   std::deque<Item> queue_;                        // guarded by mutex_
   std::optional<PlanRequest> request_;            // guarded by mutex_
-  std::deque<std::function<void()>> questions_;   // guarded by mutex_; answered by the render thread
+  std::vector<std::function<void()>> questions_;  // guarded by mutex_; answered by the render thread
   bool planning_ = false;                         // guarded by mutex_
   bool settings_changed_ = false, stop_ = false;  // guarded by mutex_
   std::shared_ptr<const Plan> plan_;              // guarded by mutex_
@@ -100,6 +103,9 @@ class Pipeline {
   std::string last_error_;                        // guarded by mutex_
   std::set<std::string> known_errors_;            // guarded by mutex_
   double background_ = 0;                         // guarded by mutex_
+  // Made while there is memory.
+  const std::string no_memory_line_ = "no memory: pictures are left out, the training goes on";
+  std::atomic<bool> no_memory_told_{false};
 
   // Of the render thread alone.
   std::shared_ptr<PixelPool> pool_ = std::make_shared<PixelPool>();
