@@ -17,6 +17,7 @@
 #include "beholder/capture.h"
 #include "beholder/device_work.h"
 #include "beholder/dispatcher.h"
+#include "beholder/forks.h"
 #include "beholder/forward_hooks.h"
 #include "beholder/log.h"
 #include "beholder/moving_rate.h"
@@ -102,6 +103,8 @@ struct Beholder::Impl {
   }
 
   State state() const;
+  /// This is the child of a fork(): there is no render thread here, and locks may be held by nobody.
+  bool copied() const noexcept { return fork_count() != forks; }
 
   // ---- the way of one picture, on the training thread --------------------------------------------------------------
 
@@ -130,6 +133,7 @@ struct Beholder::Impl {
   const std::string logdir, directory;
   const std::shared_ptr<SharedSettings> settings;
   const std::shared_ptr<Lifeline> lifeline = std::make_shared<Lifeline>();
+  const int forks = fork_count();
   Dispatcher dispatcher;
   Pipeline pipeline;  // after the dispatcher: ends before it
 
@@ -373,7 +377,7 @@ void Beholder::Impl::list_changed() {
 
 void Beholder::Impl::on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
                                const at::Tensor& tensor) {
-  if (!capture) return;
+  if (!capture || copied()) return;
   try {
     capture->add(name, call, amended, grad_mode, tap, tensor);
   } catch (const std::exception& e) {
@@ -413,7 +417,12 @@ void Beholder::Impl::show_activations(Clock::time_point now) {
 
 void Beholder::Impl::submit(const std::shared_ptr<const Plan>& plan, Slot* slot, Clock::time_point now) {
   finish(*slot);
-  pipeline.submit(plan, slot, {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
+  try {
+    pipeline.submit(plan, slot, {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
+  } catch (...) {  // no memory for its place in the queue
+    abandon(*slot);
+    throw;
+  }
   captures.fetch_add(1, std::memory_order_relaxed);
   captured = current;
   forced = false;
@@ -462,9 +471,19 @@ Beholder::Beholder(std::string logdir, Options options) {
   impl_ = std::make_unique<Impl>(std::move(logdir), std::move(options));
 }
 
-Beholder::~Beholder() = default;
+Beholder::~Beholder() { leave_to_parent(); }
 Beholder::Beholder(Beholder&& other) noexcept = default;
-Beholder& Beholder::operator=(Beholder&& other) noexcept = default;
+Beholder& Beholder::operator=(Beholder&& other) noexcept {
+  if (this == &other) return *this;
+  leave_to_parent();
+  impl_ = std::move(other.impl_);
+  return *this;
+}
+
+/// In a copy there are no threads to end, and no film is ours to finish: it is all left where it lies.
+void Beholder::leave_to_parent() noexcept {
+  if (impl_ && impl_->copied()) impl_.release()->disarm();
+}
 
 void Beholder::attach(const std::shared_ptr<torch::nn::Module>& module, const std::string& name) {
   if (!module) {
@@ -490,6 +509,11 @@ void Beholder::detach(const torch::nn::Module& module) {
 void Beholder::add(std::shared_ptr<Callback> callback) {
   if (!callback) return;
   Impl* impl = impl_.get();  // stays where it is when the Beholder is moved
+  if (impl->copied()) {
+    log_warning("a callback was not added: this Beholder is a copy that fork() made; make one in this process");
+    return;
+  }
+  if (!impl->pipeline.running()) return;  // which was said: there will be no picture
   Run run;
   run.logdir = impl->logdir;
   run.directory = impl->directory;
@@ -519,6 +543,10 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
   if (!impl_) return;
   Impl& impl = *impl_;
   if (impl.updating) return;  // called by a function that an update() calls
+  if (impl.copied()) {
+    impl.disarm();
+    return;
+  }
   const int64_t before = impl.updates.load(std::memory_order_relaxed);
   impl.updates.store(before + 1, std::memory_order_relaxed);
   if (Clock::now() >= impl.next_due || impl.settings->revision() != impl.seen_revision) {
@@ -539,7 +567,7 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
 
 bool Beholder::due() const noexcept {
   const auto now = Clock::now();
-  if (!impl_ || (now < impl_->next_due && impl_->settings->revision() == impl_->seen_revision)) return false;
+  if (!impl_ || impl_->copied() || (now < impl_->next_due && impl_->settings->revision() == impl_->seen_revision)) return false;
   return impl_->due(now);
 }
 
@@ -567,6 +595,7 @@ State Beholder::state() const { return impl_->state(); }
 
 State Beholder::Impl::state() const {
   State state;
+  if (copied()) return state;
   state.updates = updates.load();
   state.step = last_step.load();
   state.captured = captures.load();

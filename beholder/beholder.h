@@ -85,6 +85,10 @@ class FrameOrFunction {
 /// # Shutdown
 /// The destructor shows what was captured, closes the callbacks (the film is finalised) and ends its threads. A
 /// callback that does not end within ten seconds is left behind with one line.
+///
+/// # fork()
+/// In the child of a fork() the copy does nothing: update() and the destructor return at once, the parent's films and
+/// connections stay whole. A Beholder that the child makes itself works there.
 class Beholder {
  public:
   /// Files go below <logdir>/plugins/beholder. A logdir that cannot be written is one warning, not an error.
@@ -143,6 +147,7 @@ class Beholder {
   struct Impl;
   void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame) noexcept;
   bool tapping() const noexcept;
+  void leave_to_parent() noexcept;
   void tap_now(const char* name, const at::Tensor& x) noexcept;
 
   std::unique_ptr<Impl> impl_;

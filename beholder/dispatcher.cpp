@@ -3,7 +3,10 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <exception>
+#include <stdexcept>
+#include <system_error>
 #include <utility>
 
 #include "beholder/device_work.h"
@@ -26,6 +29,7 @@ Worker::Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_by
   needs_ = callback_->needs();
   overflow_ = callback_->overflow();
   state_.name = name_;
+  no_memory_line_ = name_ + ": no memory; the training goes on";
 }
 
 void Worker::start() {
@@ -40,8 +44,8 @@ void Worker::push(std::shared_ptr<const Picture> picture) {
     if (closing_ || ended_ || !usable_) return;
     const int64_t bytes = picture->bytes();
     const auto drop_oldest = [&]() BEHOLDER_REQUIRES(mutex_) {
+      dropped.push_back(queue_.front());  // first what may find no memory
       queued_bytes_ -= queue_.front()->bytes();
-      dropped.push_back(std::move(queue_.front()));
       queue_.pop_front();
     };
     if (overflow_ == Overflow::KeepLatest) {
@@ -52,8 +56,8 @@ void Worker::push(std::shared_ptr<const Picture> picture) {
       dropped.push_back(std::move(picture));
     }
     if (picture) {
-      queued_bytes_ += bytes;
       queue_.push_back(std::move(picture));
+      queued_bytes_ += bytes;
     }
     state_.dropped += static_cast<int64_t>(dropped.size());
     state_.queued_bytes = queued_bytes_;
@@ -62,30 +66,39 @@ void Worker::push(std::shared_ptr<const Picture> picture) {
 }
 
 bool Worker::guarded(const char* what, const std::function<void()>& call) {
-  std::string error;
   try {
     call();
     return true;
   } catch (const std::exception& e) {
-    error = e.what();
+    report(what, e.what());
   } catch (...) {
-    error = "an exception that is no std::exception";
+    report(what, "an exception that is no std::exception");
   }
-  error = error.substr(0, error.find('\n'));
-  bool news;
-  {
-    MutexLock lock(mutex_);
-    ++state_.errors;
-    // Bounded: an error's text may have a number in it that is another one each time.
-    news = known_errors_.size() < 100 && known_errors_.insert(what + (": " + error)).second;
-    state_.last_error = error;
-  }
-  if (news) log_error(name_ + ": " + what + " failed: " + error + "; the training goes on");
   return false;
 }
 
+void Worker::report(const char* what, std::string_view error) noexcept {
+  try {
+    std::string line;
+    {
+      MutexLock lock(mutex_);
+      ++state_.errors;
+      state_.last_error = error.substr(0, error.find('\n'));
+      // Bounded: an error's text may have a number in it that is another one each time.
+      if (known_errors_.size() >= 100 || known_errors_.count(what + (": " + state_.last_error)) > 0) return;
+      line = name_ + ": " + what + " failed: " + state_.last_error + "; the training goes on";
+      known_errors_.insert(what + (": " + state_.last_error));
+    }
+    log_error(line);
+  } catch (...) {  // no memory, not even for the text
+    if (!no_memory_told_.exchange(true)) log_error(no_memory_line_);
+  }
+}
+
 void Worker::run() {
-  pthread_setname_np(pthread_self(), ("bh " + name_).substr(0, 15).c_str());
+  char thread_name[16];  // the most that Linux takes
+  std::snprintf(thread_name, sizeof thread_name, "bh %.12s", name_.c_str());
+  pthread_setname_np(pthread_self(), thread_name);
   const bool opened = guarded("opening", [&] { callback_->open(run_); });
   {
     MutexLock lock(mutex_);
@@ -165,10 +178,10 @@ void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
   }
   try {
     worker->start();
-  } catch (...) {
+  } catch (const std::system_error& e) {
     MutexLock lock(mutex_);
     workers_.erase(std::remove(workers_.begin(), workers_.end(), worker), workers_.end());
-    throw;
+    throw std::runtime_error("no thread for " + worker->name() + ": " + e.what());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -45,6 +46,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
  private:
   void run();
   bool guarded(const char* what, const std::function<void()>& call);
+  void report(const char* what, std::string_view error) noexcept;
 
   const std::shared_ptr<Callback> callback_;
   const Run run_;
@@ -52,6 +54,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::string name_;      // set once in the constructor
   Needs needs_;           // likewise
   Overflow overflow_ = Overflow::DropOldest;  // likewise
+  std::string no_memory_line_;                // likewise, while there is memory
+  std::atomic<bool> no_memory_told_{false};
   std::thread thread_;    // used by the thread that starts and ends the worker
   std::atomic<double> cpu_seconds_{0};
   std::atomic<bool> usable_{true};  // false: open() threw

@@ -7,6 +7,10 @@
 #include <spdlog/spdlog.h>
 #endif
 
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
 #include <memory>
 #include <utility>
 
@@ -22,9 +26,39 @@ struct Sink {
 
 // Leaked on purpose: static destructors of the user's program may still log.
 Sink& sink() {
-  static auto* instance = new Sink;
+  static auto* instance = [] {
+    // A child shall not be born while another thread holds the lock: nobody there would let go of it.
+    const auto unlock = []() BEHOLDER_NO_THREAD_SAFETY_ANALYSIS { sink().mutex.unlock(); };
+    ::pthread_atfork([]() BEHOLDER_NO_THREAD_SAFETY_ANALYSIS { sink().mutex.lock(); }, unlock, unlock);
+    return new Sink;
+  }();
   return *instance;
 }
+
+/// Standard error may be a pipe that nobody reads any more. A training that writes nothing there itself shall not die
+/// of our line: SIGPIPE is held back from this thread, and taken away where the line was what raised it.
+class WithoutSigpipe {
+ public:
+  WithoutSigpipe() {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  ~WithoutSigpipe() {
+    const timespec at_once{};
+    if (!was_pending_) sigtimedwait(&pipe_, nullptr, &at_once);
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  WithoutSigpipe(const WithoutSigpipe&) = delete;
+  WithoutSigpipe& operator=(const WithoutSigpipe&) = delete;
+
+ private:
+  sigset_t pipe_, before_;
+  bool was_pending_;
+};
 
 #ifdef BEHOLDER_WITHOUT_SPDLOG
 
@@ -63,6 +97,7 @@ void log(LogLevel level, const std::string& text) noexcept {
     if (sink().function) {
       sink().function(level, text);
     } else {
+      const WithoutSigpipe quiet;
       write(level, text);
     }
   } catch (...) {  // a log line must not end a training

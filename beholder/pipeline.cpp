@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <exception>
 #include <future>
+#include <limits>
+#include <system_error>
 #include <utility>
 
 #include "beholder/capture.h"
@@ -20,7 +22,7 @@ bool looks_differ(const Settings& a, const Settings& b) {
   return a.scaling != b.scaling || a.colormap != b.colormap || a.info != b.info;
 }
 
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+std::string_view first_line(std::string_view text) { return text.substr(0, text.find('\n')); }
 
 /// A filled slot on the render thread: given back when this ends, however it ends. The training thread may fill it as
 /// soon as what was enqueued until then on the current streams is done.
@@ -58,7 +60,16 @@ Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Di
     }
     changed_.notify_all();
   });
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& e) {
+    settings_->remove_listener(listener_);
+    stop_ = true;
+    errors_ = 1;
+    last_error_ = std::string("no thread for rendering: ") + e.what();
+    not_before_ = std::numeric_limits<Clock::duration::rep>::max();
+    log_error(last_error_ + "; nothing is shown, the training goes on");
+  }
 }
 
 Pipeline::~Pipeline() { end(); }
@@ -101,16 +112,21 @@ void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Captur
   changed_.notify_all();
 }
 
-void Pipeline::report(const char* where, const std::string& error) {
-  const std::string text = first_line(error);
-  bool news;
-  {
-    MutexLock lock(mutex_);
-    ++errors_;
-    last_error_ = text;
-    news = known_errors_.size() < 100 && known_errors_.insert(text).second;
+void Pipeline::report(const char* where, std::string_view error) noexcept {
+  try {
+    std::string line;
+    {
+      MutexLock lock(mutex_);
+      ++errors_;
+      last_error_ = first_line(error);
+      if (known_errors_.size() >= 100 || known_errors_.count(last_error_) > 0) return;
+      line = std::string(where) + ": " + last_error_ + "; this picture is left out, the training goes on";
+      known_errors_.insert(last_error_);
+    }
+    log_error(line);
+  } catch (...) {  // no memory, not even for the text
+    if (!no_memory_told_.exchange(true)) log_error(no_memory_line_);
   }
-  if (news) log_error(std::string(where) + ": " + text + "; this picture is left out, the training goes on");
 }
 
 template <typename Call>
@@ -130,7 +146,7 @@ void Pipeline::run() {
   for (;;) {
     std::optional<PlanRequest> request;
     std::optional<Item> item;
-    std::deque<std::function<void()>> questions;
+    std::vector<std::function<void()>> questions;  // empty, it needs no memory, which there may be none of
     bool settings_changed;
     {
       MutexLock lock(mutex_);

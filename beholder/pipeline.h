@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -60,7 +61,9 @@ class Pipeline {
   /// See Run::value_at. Any thread but the render thread.
   std::optional<ShownValue> value_at(uint64_t sequence, int x, int y);
   /// Counts and logs (once per text) a failure.
-  void report(const char* where, const std::string& error);
+  void report(const char* where, std::string_view error) noexcept;
+  /// False where the system had no thread for it, which was logged: then nothing is ever due.
+  bool running() const { return thread_.joinable(); }
 
  private:
   struct Item {
@@ -90,7 +93,7 @@ class Pipeline {
   Condition changed_;
   std::deque<Item> queue_ BEHOLDER_GUARDED_BY(mutex_);
   std::optional<PlanRequest> request_ BEHOLDER_GUARDED_BY(mutex_);
-  std::deque<std::function<void()>> questions_ BEHOLDER_GUARDED_BY(mutex_);  // answered by the render thread
+  std::vector<std::function<void()>> questions_ BEHOLDER_GUARDED_BY(mutex_);  // answered by the render thread
   bool planning_ BEHOLDER_GUARDED_BY(mutex_) = false;
   bool settings_changed_ BEHOLDER_GUARDED_BY(mutex_) = false;
   bool stop_ BEHOLDER_GUARDED_BY(mutex_) = false;
@@ -101,6 +104,9 @@ class Pipeline {
   std::string last_error_ BEHOLDER_GUARDED_BY(mutex_);
   std::set<std::string> known_errors_ BEHOLDER_GUARDED_BY(mutex_);
   double background_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  // Made while there is memory.
+  const std::string no_memory_line_ = "no memory: pictures are left out, the training goes on";
+  std::atomic<bool> no_memory_told_{false};
 
   // Of the render thread alone.
   std::shared_ptr<PixelPool> pool_ = std::make_shared<PixelPool>();

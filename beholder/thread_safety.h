@@ -43,6 +43,10 @@ class BEHOLDER_CAPABILITY("mutex") BasicMutex {
   BasicMutex(const BasicMutex&) = delete;
   BasicMutex& operator=(const BasicMutex&) = delete;
 
+  /// For what is held from one function to another; elsewhere a MutexLock.
+  void lock() BEHOLDER_ACQUIRE() { native_.lock(); }
+  void unlock() BEHOLDER_RELEASE() { native_.unlock(); }
+
  private:
   friend class BasicLock<Native>;
   Native native_;

@@ -15,7 +15,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <system_error>
+#include <utility>
 
 #include "beholder/callbacks/cpu_share.h"
 #include "beholder/log.h"
@@ -129,6 +131,7 @@ struct Connection {
       : descriptor(descriptor_), limits(limits_), waiting_bytes(waiting_bytes_), stopping(stopping_) {}
   ~Connection() {
     waiting_bytes -= out.size();
+    ::shutdown(descriptor, SHUT_RDWR);  // the client learns it also where a child of fork() has a copy
     ::close(descriptor);
   }
 
@@ -267,6 +270,7 @@ void LiveConnections::stop(std::chrono::milliseconds grace) {
     pool.swap(pool_);
   }
   for (auto& thread : pool) thread.join();
+  ::shutdown(listening_, SHUT_RDWR);  // frees the port also where a child of fork() has a copy
   connections_.clear();
   open_ = 0;
 }
@@ -275,9 +279,12 @@ void LiveConnections::run() {
   try {
     loop();
   } catch (const std::exception& e) {  // no memory: the server ends, the training does not
-    log_error(std::string("live server: ended: ") + e.what() + "; the training goes on");
     stopping_ = true;
     left_();
+    try {
+      log_error(std::string("live server: ended: ") + e.what() + "; the training goes on");
+    } catch (const std::bad_alloc&) {  // nor for the line
+    }
   }
   // The pool's threads may use these sockets until they have returned: only shut down here.
   for (auto& [descriptor, connection] : connections_) ::shutdown(descriptor, SHUT_RDWR);
@@ -406,6 +413,9 @@ void LiveConnections::watch(Connection& connection, uint32_t events) {
 }
 
 void LiveConnections::close_connection(int descriptor) {
+  // Closing alone would leave it with epoll where a child of fork() has a copy: reported again and again, for ever.
+  const auto found = connections_.find(descriptor);
+  if (found != connections_.end()) watch(*found->second, 0);
   connections_.erase(descriptor);
   open_ = static_cast<int>(connections_.size());
 }
@@ -466,6 +476,7 @@ void LiveConnections::hand_over(Connection& connection) {
   connection.state = Connection::State::Busy;
   connection.told_continue = false;
   watch(connection, EPOLLRDHUP);
+  std::string no_thread;
   {
     MutexLock lock(mutex_);
     ready_.push_back(&connection);
@@ -474,12 +485,21 @@ void LiveConnections::hand_over(Connection& connection) {
       try {
         pool_.emplace_back([this] { work(); });
         ++threads_now_;
-      } catch (const std::system_error& e) {  // the threads that are there take it
-        if (pool_.empty()) log_error(std::string("live server: no thread for a request: ") + e.what());
+      } catch (const std::system_error& e) {
+        if (threads_now_ == 0) {  // otherwise those that are there take it
+          no_thread = e.what();
+          ready_.pop_back();
+          --busy_;
+        }
       }
     }
   }
   work_there_.notify_one();
+  if (no_thread.empty()) return;
+  if (!std::exchange(no_thread_told_, true)) {
+    log_error("live server: no thread for a request: " + no_thread + "; viewers are told to come again");
+  }
+  refuse(connection, "503 Service Unavailable");
 }
 
 // On threads of the pool.

@@ -129,6 +129,7 @@ class LiveConnections {
   // Of the loop's thread alone.
   int listening_ = -1, epoll_ = -1, event_ = -1;
   bool listening_watched_ = false;
+  bool no_thread_told_ = false;
   Clock::time_point accept_again_{};
   Clock::time_point checked_{};
   std::map<int, std::unique_ptr<Connection>> connections_;
