@@ -346,10 +346,14 @@ struct ForwardHooksThread {
     c10::SmallVector<std::pair<std::shared_ptr<Arming>, ParameterUse>, 1> candidates;
   };
 
-  static ForwardHooksThread& current() {
+  /// nullptr when the thread has destroyed it already: a Beholder may be a static object, which ends after those of the
+  /// main thread.
+  static ForwardHooksThread* current() {
+    if (destroyed) return nullptr;
     thread_local ForwardHooksThread thread;
-    return thread;
+    return &thread;
   }
+  ~ForwardHooksThread() { destroyed = true; }
 
   void add(std::shared_ptr<Arming> arming) {
     forget_inactive();
@@ -403,8 +407,9 @@ struct ForwardHooksThread {
   };
 
   static std::unique_ptr<at::ObserverContext> operator_start(const at::RecordFunction& function) {
-    ForwardHooksThread& thread = current();
-    if (thread.armings.empty()) return nullptr;
+    ForwardHooksThread* const mine = current();
+    if (mine == nullptr || mine->armings.empty()) return nullptr;
+    ForwardHooksThread& thread = *mine;
     const LookingMeter meter{thread};
     if (thread.backward_depth > 0 || thread.in_operator) return nullptr;
     std::unique_ptr<OperatorContext> context;
@@ -426,28 +431,34 @@ struct ForwardHooksThread {
   }
 
   static void operator_end(const at::RecordFunction& function, at::ObserverContext* context) {
-    if (context == nullptr) return;
-    current().in_operator = false;
+    ForwardHooksThread* const thread = current();
+    if (context == nullptr || thread == nullptr) return;
+    thread->in_operator = false;
     auto& candidates = static_cast<OperatorContext*>(context)->candidates;
     if (candidates.empty()) return;
-    const ReportingMeter meter{current()};
+    const ReportingMeter meter{*thread};
     for (auto& [arming, use] : candidates) {
       if (arming->active) arming->report(use, function.outputs());
     }
   }
 
   static std::unique_ptr<at::ObserverContext> backward_start(const at::RecordFunction&) {
-    ++current().backward_depth;
+    if (auto* thread = current()) ++thread->backward_depth;
     return nullptr;
   }
-  static void backward_end(const at::RecordFunction&, at::ObserverContext*) { --current().backward_depth; }
+  static void backward_end(const at::RecordFunction&, at::ObserverContext*) {
+    if (auto* thread = current()) --thread->backward_depth;
+  }
 
   std::vector<std::shared_ptr<Arming>> armings;
   at::CallbackHandle operator_callback = at::INVALID_CALLBACK_HANDLE;
   at::CallbackHandle backward_callback = at::INVALID_CALLBACK_HANDLE;
   int backward_depth = 0;
   bool in_operator = false;  // inside an operator that has an OperatorContext
+  static thread_local bool destroyed;  // of a type that needs no destructor, so it can be asked until the thread is gone
 };
+
+thread_local bool ForwardHooksThread::destroyed = false;
 
 ForwardHooks::ForwardHooks(Hook hook) : subscriber_(std::make_shared<Subscriber>()) {
   subscriber_->hook = std::move(hook);
@@ -478,7 +489,9 @@ void ForwardHooks::arm() {
     if (module != nullptr) arming->add(*module, root.name, /*is_root=*/true);
   }
   arming->finish();
-  ForwardHooksThread::current().add(arming);
+  ForwardHooksThread* const thread = ForwardHooksThread::current();
+  if (thread == nullptr) return;
+  thread->add(arming);
   arming_ = std::move(arming);
 }
 
@@ -486,7 +499,7 @@ void ForwardHooks::disarm() {
   if (!arming_) return;
   arming_->active = false;
   arming_.reset();
-  ForwardHooksThread::current().forget_inactive();
+  if (auto* thread = ForwardHooksThread::current()) thread->forget_inactive();
 }
 
 bool ForwardHooks::armed() const { return arming_ != nullptr; }
