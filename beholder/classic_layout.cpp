@@ -88,9 +88,9 @@ void cut_block_rows(Matrix& matrix, int64_t block_height, int64_t block_width) {
 }
 
 Matrix flattened(int64_t numel, int64_t height, int64_t width, bool show_all) {
-  const int64_t area = height * width;
-  const int64_t count = show_all ? numel : std::min(numel, area / 3);
-  const double square = std::floor(std::sqrt(static_cast<double>(area) / static_cast<double>(count)));
+  const double area = static_cast<double>(height) * static_cast<double>(width);  // may be more than 64 bits hold
+  const int64_t count = show_all ? numel : std::min(numel, height * width / 3);
+  const double square = std::floor(std::sqrt(area / static_cast<double>(count)));
   const int64_t side = std::max<int64_t>(1, static_cast<int64_t>(square));
   const int64_t rows = std::clamp<int64_t>(height / side, 1, count);
   const int64_t columns = count / rows;
@@ -260,9 +260,15 @@ int64_t frame_values(const std::vector<int64_t>& shape, int64_t step) {
 
 // The smallest step at which a frame has no more values than allowed (if at all).
 int64_t frame_step(const std::vector<int64_t>& shape, int64_t max_values) {
-  int64_t step = 1;
-  while (frame_values(shape, step) > max_values && step < std::max(shape[shape.size() - 2], shape.back())) ++step;
-  return step;
+  int64_t low = 1, high = std::max(shape[shape.size() - 2], shape.back());
+  while (low < high) {  // larger steps never have more values
+    const int64_t middle = low + (high - low) / 2;
+    if (frame_values(shape, middle) > max_values)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
 }
 
 // A frame is shown as it is, one pixel a value, or every step-th value.
@@ -297,7 +303,8 @@ struct Sizes {
   std::vector<int64_t> heights;
   std::vector<int64_t> frame_steps;  // 0: not a frame
   int64_t width = kWidth;
-  int64_t values = 0, pixels = 0;
+  int64_t values = 0;
+  double pixels = 0;  // without a bound more than 64 bits hold
 };
 
 void thin_to(const Limits& limits, bool show_all, Matrix& matrix) {
@@ -354,7 +361,7 @@ Sizes measure(const std::vector<TensorShape>& tensors, bool show_all, const Limi
     if (sizes.frame_steps[k] > 0) continue;
     sizes.values += std::min(sizes.matrices[k].rows.size(), sizes.heights[k]) *
                     std::min(sizes.matrices[k].columns.size(), sizes.width);
-    sizes.pixels += (sizes.heights[k] + kSeparator) * sizes.width;
+    sizes.pixels += static_cast<double>(sizes.heights[k] + kSeparator) * static_cast<double>(sizes.width);
   }
   return sizes;
 }
@@ -365,19 +372,20 @@ Sizes measure_within(const std::vector<TensorShape>& tensors, bool show_all, int
   Limits limits;
   Sizes sizes = measure(tensors, show_all, limits);
   if (max_values <= 0) return sizes;
-  if (sizes.values > max_values) limits.values = max_values;
-  for (; sizes.values > max_values && limits.values > 1; sizes = measure(tensors, show_all, limits)) {
-    limits.values = std::max<int64_t>(1, limits.values / 2);
-    reduced = true;
-  }
-  while (show_all && sizes.pixels / 4 > max_values) {
+  // In any order: another width is another matrix of a flattened tensor, and so another number of values.
+  for (;; sizes = measure(tensors, show_all, limits)) {
     const int64_t tallest = sizes.heights.empty() ? 0 : *std::max_element(sizes.heights.begin(), sizes.heights.end());
-    if (sizes.width <= kWidth && tallest <= kHeight) break;
-    if (sizes.width * kHeight >= tallest * kWidth)
-      limits.columns = std::max(kWidth, sizes.width / 2);
-    else
-      limits.rows = std::max(kHeight, tallest / 2);
-    sizes = measure(tensors, show_all, limits);
+    if (sizes.values > max_values && limits.values > 1) {
+      limits.values = std::min(max_values, limits.values / 2);
+    } else if (show_all && sizes.pixels > 4 * static_cast<double>(max_values) &&
+               (sizes.width > kWidth || tallest > kHeight)) {
+      if (sizes.width * kHeight >= tallest * kWidth)
+        limits.columns = std::max(kWidth, sizes.width / 2);
+      else
+        limits.rows = std::max(kHeight, tallest / 2);
+    } else {
+      break;
+    }
     reduced = true;
   }
   return sizes;

@@ -48,6 +48,13 @@ bool is_plain(const at::Tensor& tensor) {
   return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg();
 }
 
+/// No more elements than kMostElements. REQUIRES sizes above 0.
+bool fits_geometry(const std::vector<int64_t>& sizes) {
+  int64_t room = kMostElements;
+  for (const int64_t size : sizes) room /= size;
+  return room > 0;
+}
+
 bool is_picture(const std::vector<int64_t>& sizes) {
   return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3);
 }
@@ -444,8 +451,10 @@ TensorSpec describe(const Candidate& candidate) {
     spec.sizes = tensor.sizes().vec();
     if (tensor.is_meta()) {
       spec.refusal = "a meta tensor, which has no values";
-    } else if (spec.numel() == 0) {
+    } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
       spec.refusal = "empty";
+    } else if (!fits_geometry(spec.sizes)) {
+      spec.refusal = "more than 2^48 elements";
     } else if (is_plain(tensor)) {
       spec.strides = tensor.strides().vec();
     } else {

@@ -27,11 +27,14 @@ const char* to_string(Kind kind);
 /// H * W <= 121, else Activation; a rank-2 Array stays one (drawn as it is).
 Kind resolve_kind(Kind kind, const std::vector<int64_t>& shape);
 
+/// Geometry computes pixels with 64 bits: tensors of more elements (an expanded one may have them) are not shown.
+constexpr int64_t kMostElements = int64_t{1} << 48;
+
 /// A tensor as geometry sees it.
 struct TensorShape {
   std::string name;
   Kind kind = Kind::Array;
-  std::vector<int64_t> shape;  ///< no dimension is 0
+  std::vector<int64_t> shape;  ///< no dimension is 0, at most kMostElements in all
   std::string module;          ///< tensors with the same non-empty module stand together (weight and bias)
 
   int64_t numel() const;

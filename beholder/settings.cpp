@@ -1,11 +1,11 @@
 #include "beholder/settings.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 #include <sstream>
+#include <system_error>
 #include <tuple>
 
 namespace beholder {
@@ -16,13 +16,21 @@ auto tied(const Settings& s) {
                   s.info, s.filter, s.paused, s.solo, s.page, s.zoom, s.pan_x, s.pan_y);
 }
 
+/// The shortest text that is read as this number again; whatever the locale, which a toolkit may have set.
 std::string number_text(double value) {
   char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
+  const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+  const auto end = whole ? std::to_chars(text, text + sizeof text, static_cast<int64_t>(value))
+                         : std::to_chars(text, text + sizeof text, value);
+  return std::string(text, end.ptr);
 }
 
-std::string quoted(const std::string& text) { return "'" + text.substr(0, 60) + "'"; }
+/// NaN where `text` is not a number and nothing else.
+double number_of(const std::string& text) {
+  double value = 0;
+  const auto end = std::from_chars(text.data(), text.data() + text.size(), value);
+  return end.ec == std::errc() && end.ptr == text.data() + text.size() ? value : NAN;
+}
 
 /// Enumerations in the order of their numbers, by the names of to_string().
 template <typename Enum>
@@ -89,11 +97,10 @@ Control number(std::string keys, std::string name, std::string label, double min
   c.help = std::move(help);
   c.get = [member](const Settings& s) { return number_text(static_cast<double>(s.*member)); };
   c.set = [member, minimum, maximum, wire = c.name](Settings& s, const std::string& text) -> std::string {
-    char* end = nullptr;
-    const double value = text.empty() || text.size() > 32 ? NAN : std::strtod(text.c_str(), &end);
+    const double value = number_of(text);
     const bool whole = std::is_integral<Number>::value;
     // !(>=) instead of <: NaN is refused as well.
-    if (!end || *end != '\0' || !(value >= minimum) || !(value <= maximum) || (whole && value != std::floor(value))) {
+    if (!(value >= minimum) || !(value <= maximum) || (whole && value != std::floor(value))) {
       return wire + ": expected a " + (whole ? "whole " : "") + "number from " + number_text(minimum) + " to " +
              number_text(maximum) + "; found " + quoted(text);
     }
@@ -210,7 +217,8 @@ std::vector<Control> make_controls() {
   return table;
 }
 
-/// `*` matches any run of characters, `?` one. Greedy with one point of return: linear in practice, never exponential.
+/// `*` matches any run of characters, `?` one. Greedy with one point of return: linear in practice, never more than the
+/// product of the lengths.
 bool matches_glob(const std::string& glob, const std::string& name) {
   size_t g = 0, n = 0, star = std::string::npos, retry = 0;
   while (n < name.size()) {
@@ -352,6 +360,14 @@ std::string set_by_name(Settings& s, const std::string& name, const std::string&
     if (one.type != Control::Type::Action) known += (known.empty() ? "" : ", ") + one.name;
   }
   return "unknown setting " + quoted(name) + "; expected one of " + known;
+}
+
+std::string quoted(const std::string& text) {
+  std::string shown = text.substr(0, 60);
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return "'" + shown + "'";
 }
 
 bool matches_filter(const std::string& filter, const std::string& name) {

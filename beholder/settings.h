@@ -85,7 +85,7 @@ struct Control {
   bool whole = false;                ///< of a Number: no fractions
   std::string help;                  ///< one line
 
-  /// The value in `s` as text ("magma", "on", "15"); empty for an action.
+  /// The value in `s` as text ("magma", "on", "15"), which set() takes for the same value; empty for an action.
   std::function<std::string(const Settings& s)> get;
   /// Sets the value from text. Returns an empty string, or what is wrong: expected, found. `s` is then unchanged.
   std::function<std::string(Settings& s, const std::string& text)> set;
@@ -100,8 +100,11 @@ const Control* find_control(const std::string& name);
 /// Sets one setting from text; returns an empty string or one line that says what is allowed.
 std::string set_by_name(Settings& s, const std::string& name, const std::string& text);
 
+/// Text from outside for a message of one line: in quotes, at most 60 bytes of it, control characters as `?`.
+std::string quoted(const std::string& text);
+
 /// True where `name` passes `filter`: globs separated by commas, `*` and `?` cross dots, a leading `!` excludes;
-/// only exclusions = everything else; an empty filter = everything. Linear in the lengths for each glob.
+/// only exclusions = everything else; an empty filter = everything. Takes at most the product of the lengths.
 bool matches_filter(const std::string& filter, const std::string& name);
 
 /// The settings that all threads share.

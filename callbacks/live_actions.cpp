@@ -32,7 +32,7 @@ std::string toggle_solo(const KeyAction& action, const ActionContext& context, S
   if (action.section) {
     wanted = *action.section;
     if (!known(wanted)) {
-      return "section: expected one of /state's names; found '" + wanted.substr(0, 60) + "'";
+      return "section: expected one of /state's names; found " + quoted(wanted);
     }
   }
   if (!s.solo.empty() && (wanted.empty() || wanted == s.solo)) {
@@ -76,7 +76,7 @@ std::string apply(const KeyAction& action, const ActionContext& context, Setting
       if (one.name == "help" || one.name == "quit" || one.type == Control::Type::Text) continue;
       known += (known.empty() ? "" : ", ") + one.name;
     }
-    return "control: expected one of " + known + "; found '" + action.control.substr(0, 60) + "'";
+    return "control: expected one of " + known + "; found " + quoted(action.control);
   }
   if (action.direction != 1 && action.direction != -1) {
     return "direction: expected 1 or -1; found " + std::to_string(action.direction);

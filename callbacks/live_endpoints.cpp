@@ -108,8 +108,7 @@ std::optional<int64_t> whole_number(const Request& request, const char* name) {
   if (!request.has_param(name)) return std::nullopt;
   const std::string text = request.get_param_value(name);
   if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos) {
-    throw std::invalid_argument(std::string(name) + ": expected a whole number from 0; found '" + text.substr(0, 40) +
-                                "'");
+    throw std::invalid_argument(std::string(name) + ": expected a whole number from 0; found " + quoted(text));
   }
   return std::stoll(text);
 }
@@ -124,7 +123,7 @@ bool wants_captions(const Request& request) {
   if (!request.has_param("captions")) return false;
   const std::string text = request.get_param_value("captions");
   if (text != "0" && text != "1") {
-    throw std::invalid_argument("captions: expected 0 or 1; found '" + text.substr(0, 40) + "'");
+    throw std::invalid_argument("captions: expected 0 or 1; found " + quoted(text));
   }
   return text == "1";
 }
@@ -133,7 +132,7 @@ int whole_member(const Json& json, const char* name, int otherwise) {
   if (!json.contains(name)) return otherwise;
   const Json& value = json[name];
   if (!value.is_number_integer() || value < -1000 || value > 1000) {
-    throw std::invalid_argument(std::string(name) + ": expected -1, 0 or 1; found " + value.dump().substr(0, 40));
+    throw std::invalid_argument(std::string(name) + ": expected -1, 0 or 1; found " + quoted(value.dump()));
   }
   return value.get<int>();
 }
@@ -350,7 +349,7 @@ class LiveEndpoints::Http : public httplib::Server {
     const std::string name = request.has_param("format") ? request.get_param_value("format") : "jpeg";
     const auto format = picture_format(name);
     if (!format) {
-      throw std::invalid_argument("format: expected raw, png or jpeg; found '" + name.substr(0, 40) + "'");
+      throw std::invalid_argument("format: expected raw, png or jpeg; found " + quoted(name));
     }
     const bool captions = wants_captions(request);
     LiveView::Wish wish;

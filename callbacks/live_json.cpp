@@ -221,8 +221,8 @@ std::vector<std::pair<std::string, std::string>> changes_of(const Json& posted) 
     } else if (value.is_number()) {
       text = value.dump();
     } else {
-      throw std::invalid_argument(name.substr(0, 60) + ": expected a text, a number or a boolean; found " +
-                                  value.type_name());
+      throw std::invalid_argument((find_control(name) ? name : quoted(name)) +
+                                  ": expected a text, a number or a boolean; found " + value.type_name());
     }
     changes.emplace_back(name, std::move(text));
   }

@@ -972,17 +972,19 @@ TEST_CASE("what cannot be shown is named once in the log, and in the state") {
     watched.beholder.update({{"good", torch::ones({size})},
                              {"hollow", torch::zeros({0, 4})},
                              {"ghost", torch::zeros({3}, torch::kMeta)},
+                             {"vast", torch::zeros({1, 1}).expand({int64_t{1} << 25, int64_t{1} << 24})},
                              {"nobody", Tensor()}});
   };
   while (++size < 5) {  // each time another plan
     CHECK(watched.next([&](const Picture& p) { return p.sections.at(0).shape[0] == size; }, step));
   }
-  CHECK(log.all() == Names{"not shown: hollow (empty), ghost (a meta tensor, which has no values), nobody (undefined)"});
+  CHECK(log.all() == Names{"not shown: hollow (empty), ghost (a meta tensor, which has no values), "
+                           "vast (more than 2^48 elements), nobody (undefined)"});
   const auto left_out = watched.beholder.state().not_shown;
-  REQUIRE(left_out.size() == 3);
+  REQUIRE(left_out.size() == 4);
   CHECK(left_out[0] == std::make_pair(std::string("hollow"), std::string("empty")));
   CHECK(left_out[1].first == "ghost");
-  CHECK(left_out[2] == std::make_pair(std::string("nobody"), std::string("undefined")));
+  CHECK(left_out[3] == std::make_pair(std::string("nobody"), std::string("undefined")));
   const Shown all = watched.next([](const Picture& p) { return p.sections.size() == 2; }, [&] {
     watched.beholder.update({{"good", torch::ones({3})}, {"hollow", torch::zeros({2, 4})}});
   });

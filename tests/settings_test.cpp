@@ -157,6 +157,24 @@ TEST_CASE("every value that a control shows can be set again") {
   }
 }
 
+TEST_CASE("a number is shown as it was set, to its last digit") {
+  const Control& fps = *find_control("fps");
+  for (const char* text : {"12.345678901234", "0.1", "1e-09", "59.99999999999999"}) {
+    Settings s;
+    CHECK(fps.set(s, text).empty());
+    CHECK(fps.get(s) == text);
+  }
+  Settings s;
+  CHECK(find_control("page")->set(s, "100000").empty());
+  CHECK(find_control("page")->get(s) == "100000");
+}
+
+TEST_CASE("what is wrong is said in one line, whatever was found") {
+  Settings s;
+  for (const auto& wrong : {set_by_name(s, "fps", "a\nb"), set_by_name(s, "a\r\nb", "1"), set_by_name(s, "mode", "\x7f\t")})
+    CHECK(std::count_if(wrong.begin(), wrong.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; }) == 0);
+}
+
 TEST_CASE("stepping a choice goes round in both directions, and visits every choice") {
   for (const auto& control : controls()) {
     if (control.type != Control::Type::Choice && control.type != Control::Type::Switch) continue;

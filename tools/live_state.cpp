@@ -1,7 +1,6 @@
 #include "tools/live_state.h"
 
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -63,9 +62,7 @@ Settings settings_of(const json& object) {
     if (value.is_boolean()) {
       as_text = value.get<bool>() ? "on" : "off";
     } else if (value.is_number()) {
-      char digits[32];
-      std::snprintf(digits, sizeof digits, "%.9g", value.get<double>());
-      as_text = digits;
+      as_text = value.dump();
     } else if (value.is_string()) {
       as_text = value.get<std::string>();
     } else {

@@ -1,6 +1,7 @@
 #include "tools/view_overlay.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <opencv2/core.hpp>
@@ -119,6 +120,15 @@ std::string number(double value) {
   return text;
 }
 
+/// For the table of keys: numbers without digits that nobody reads.
+std::string shown(const Control& control, const Settings& settings) {
+  const std::string text = control.get(settings);
+  if (control.type != Control::Type::Number) return text;
+  double value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return number(value);
+}
+
 std::string index_text(const std::vector<int64_t>& index) {
   std::string text;
   for (int64_t i : index) text += (text.empty() ? "" : ", ") + std::to_string(i);
@@ -215,7 +225,7 @@ void draw_help(const TextCanvas& canvas, const WindowLayout& window, const Setti
   for (const Control* c : rows) {
     keys = std::max(keys, keys_width(*c));
     names = std::max(names, text_width(c->label, size));
-    values = std::max(values, text_width(c->get(settings), size));
+    values = std::max(values, text_width(shown(*c, settings), size));
     for (const auto& choice : c->choices) values = std::max(values, text_width(choice, size));  // it shall not jump
     helps = std::max(helps, text_width(c->help, size));
   }
@@ -246,7 +256,7 @@ void draw_help(const TextCanvas& canvas, const WindowLayout& window, const Setti
     int x = line.x + keys + gap;
     draw_text(canvas, x, baseline, c->label, Colors::kBright, size, line);
     x += names + gap;
-    draw_text(canvas, x, baseline, c->get(settings), Colors::kAmber, size, line);
+    draw_text(canvas, x, baseline, shown(*c, settings), Colors::kAmber, size, line);
     x += values + gap;
     if (helps > 0) draw_text(canvas, x, baseline, fitting(c->help, size, helps), Colors::kQuiet, size, line);
     y += row_height;
