@@ -3,8 +3,8 @@
 set -euo pipefail
 
 usage="usage: tools/test.sh [--all]
-  --all  also: warnings are errors, all tests of window and page instead of a few, clang's thread-safety analysis, and
-         the runs under address, undefined-behaviour and thread sanitizers"
+  --all  also: warnings are errors, all tests of window and page instead of a few, clang's thread-safety analysis, the
+         runs under address, undefined-behaviour and thread sanitizers, and ten seconds of each fuzzer"
 all=false
 for argument in "$@"; do
   case $argument in
@@ -50,6 +50,9 @@ build asan
 say "Under address and undefined-behaviour sanitizers"
 # Without the tests in Python and the measurements, which take minutes and whose C++ the others run.
 run asan -LE '^(long|viewers)$' -E '^((page|window)_(short|all)|gpu.*)$'
+
+say "Ten seconds of each fuzzer"
+tests/fuzz/run.sh 10
 
 # Only tests that do not run LibTorch's OpenMP, whose barriers the thread sanitizer does not know.
 configure tsan -DBEHOLDER_EXAMPLES=OFF
