@@ -3,8 +3,8 @@
 set -euo pipefail
 
 usage="usage: tools/test.sh [--all]
-  --all  also: warnings are errors, all tests of window and page instead of a few, clang's thread-safety analysis, the
-         runs under address, undefined-behaviour and thread sanitizers, and ten seconds of each fuzzer"
+  --all  also: warnings are errors, all tests of window and page instead of a few, those of faults, clang's thread-safety
+         analysis, the runs under address, undefined-behaviour and thread sanitizers, and ten seconds of each fuzzer"
 all=false
 for argument in "$@"; do
   case $argument in
@@ -34,7 +34,7 @@ build() {
 if ! $all; then
   configure release -DBEHOLDER_TESTS=ON
   build release
-  run release -LE '^(long|viewers)$'
+  run release -LE '^(long|all)$'
   exit
 fi
 
@@ -49,7 +49,7 @@ configure asan -DBEHOLDER_EXAMPLES=OFF
 build asan
 say "Under address and undefined-behaviour sanitizers"
 # Without the tests in Python and the measurements, which take minutes and whose C++ the others run.
-run asan -LE '^(long|viewers)$' -E '^((page|window)_(short|all)|gpu.*)$'
+run asan -LE '^(long|all)$' -E '^((page|window)_(short|all)|gpu.*)$'
 
 say "Ten seconds of each fuzzer"
 tests/fuzz/run.sh 10
