@@ -1270,7 +1270,7 @@ TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapt
   constexpr auto kTime = 3s;
   while (steady_clock::now() - begun < kTime) {
     const double cpu = thread_cpu();
-    for (volatile int i = 0; i < 1000000; ++i) {}  // long beside the clocks themselves
+    for (volatile int i = 0; i < 1000000; i = i + 1) {}  // long beside the clocks themselves
     outside += thread_cpu() - cpu;
     watched.beholder.update();
   }
