@@ -15,7 +15,7 @@ namespace {
 constexpr double kMostCreditSeconds = 0.1;
 constexpr double kAverageSeconds = 2;
 // What the server may use where no core is idle, and of what is idle where some are.
-constexpr double kLeastShare = 0.05, kShareOfIdle = 0.5;
+constexpr double kLeastShare = 0.03, kShareOfIdle = 0.5;
 
 }  // namespace
 

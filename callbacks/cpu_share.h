@@ -14,7 +14,7 @@ namespace beholder {
 class CpuShare {
  public:
   using Clock = std::chrono::steady_clock;
-  /// The share is max_share where cores are idle, and never more than half of what is; but a twentieth of a core,
+  /// The share is max_share where cores are idle, and never more than half of what is; but 3 % of a core,
   /// enough for a viewer or two, also where the training uses them all.
   explicit CpuShare(double max_share) : max_share_(max_share), share_(max_share) {}
 
