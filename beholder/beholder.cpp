@@ -456,13 +456,12 @@ void Beholder::Impl::pay(Clock::time_point started, double cpu_seconds) {
   const double known = update_seconds.load(std::memory_order_relaxed);
   update_seconds.store(known == 0 ? spent : known + 0.2 * (spent - known), std::memory_order_relaxed);
   // An update() that arms hooks is not paid for yet when the one that captures comes.
-  const auto until = std::max(paid_until, started) + ticks(spent / options.max_overhead);
+  paid_until = std::max(paid_until, started) + ticks(spent / options.max_overhead);
   if (last_paid_at != Clock::time_point{}) {
     overhead.store(cost_rate.add(last_paid, Seconds(started - last_paid_at).count()), std::memory_order_relaxed);
   }
   last_paid_at = started;
   last_paid = spent;
-  paid_until = until;
   if (!capture) next_due = std::max(next_due, paid_until);
 }
 

@@ -145,6 +145,20 @@ class Training {
   /// So many frames more than now.
   bool more_frames(int64_t count = 10) { return frames(frames_ + count); }
 
+  struct Server {
+    int port;
+    std::string token;
+    /// The head of a request, without the empty line that ends it.
+    std::string get(const std::string& path) const {
+      return "GET " + path + "?token=" + token + " HTTP/1.1\r\nHost: localhost\r\n";
+    }
+  };
+  /// The live server.
+  Server server() {
+    const std::string answer = tell("port");
+    return {std::stoi(answer), answer.substr(answer.find(' ') + 1)};
+  }
+
   /// Has a word acted on; returns the answer.
   std::string tell(const std::string& word) {
     const std::string line = word + "\n";
@@ -511,12 +525,10 @@ TEST_CASE("SIGPIPE: viewers that vanish, and a log that nobody reads, end nothin
   TemporaryFolder folder;
   Training training(folder.logdir(), {}, Training::Log::NobodyReads);
   REQUIRE(training.frames(5));
-  const std::string server = training.tell("port");
-  const int port = std::stoi(server);
-  const std::string token = server.substr(server.find(' ') + 1);
+  const auto server = training.server();
   for (int n = 0; n < 20; ++n) {
-    http::Client viewer(port);
-    viewer.send("GET /stream.mjpg?token=" + token + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    http::Client viewer(server.port);
+    viewer.send(server.get("/stream.mjpg") + "\r\n");
     viewer.read_bytes(static_cast<size_t>(n) * 2000, 2s);
   }
   REQUIRE(training.more_frames());
@@ -545,12 +557,10 @@ TEST_CASE("file descriptors that run out while running: what is open goes on, vi
   TemporaryFolder folder;
   Training training(folder.logdir());
   REQUIRE(training.frames(5));
-  const std::string server = training.tell("port");
-  const int port = std::stoi(server);
-  const std::string token = server.substr(server.find(' ') + 1);
+  const auto server = training.server();
   training.tell("no-descriptors");
-  http::Client viewer(port);
-  viewer.send("GET /state?token=" + token + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  http::Client viewer(server.port);
+  viewer.send(server.get("/state") + "\r\n");
   CHECK(viewer.read_head(500ms).status == 0);
   REQUIRE(training.more_frames());
   training.tell("no-descriptors=off");
@@ -587,18 +597,16 @@ TEST_CASE("no thread for a viewer's request: it is told to come again, in one li
   TemporaryFolder folder;
   Training training(folder.logdir());
   REQUIRE(training.frames(5));
-  const std::string server = training.tell("port");
-  const int port = std::stoi(server);
-  const std::string request =
-      "GET /state?token=" + server.substr(server.find(' ') + 1) + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const auto server = training.server();
+  const std::string request = server.get("/state") + "\r\n";
   training.tell("no-threads");
   for (int n = 0; n < 3; ++n) {
-    http::Client viewer(port);
+    http::Client viewer(server.port);
     viewer.send(request);
     CHECK(viewer.read().status == 503);
   }
   training.tell("no-threads=off");
-  http::Client viewer(port);
+  http::Client viewer(server.port);
   viewer.send(request);
   CHECK(viewer.read().status == 200);
   CHECK(training.end().status() == 0);
@@ -636,9 +644,9 @@ TEST_CASE("no memory on the threads of the callbacks: the training finishes") {
     REQUIRE(training.frames(20));
     training.tell("refused-every=5");
     training.tell(std::string("no-memory=") + thread);
-    const std::string server = training.tell("port");
+    const auto server = training.server();
     for (int n = 0; n < 2; ++n) {
-      http::Client viewer(std::stoi(server));
+      http::Client viewer(server.port);
       viewer.send("GET /frame?format=png HTTP/1.1\r\nHost: localhost\r\n\r\n");
       viewer.read_head(100ms);
     }
@@ -751,12 +759,10 @@ TEST_CASE("a child of fork() that stays holds no viewer's connection, and costs 
   TemporaryFolder folder;
   Training training(folder.logdir());
   REQUIRE(training.frames(5));
-  const std::string server = training.tell("port");
-  const int port = std::stoi(server);
-  const std::string request =
-      "GET /state?token=" + server.substr(server.find(' ') + 1) + " HTTP/1.1\r\nHost: localhost\r\n";
+  const auto server = training.server();
+  const std::string request = server.get("/state");
   {
-    http::Client leaves(port), is_closed(port);
+    http::Client leaves(server.port), is_closed(server.port);
     leaves.send(request + "\r\n");
     CHECK(leaves.read().status == 200);
     is_closed.send(request);
@@ -789,9 +795,9 @@ TEST_CASE("a Beholder ends soon: in a static destructor, and on another thread w
     const Words words = GENERATE(Words{}, Words{"activations", "end-armed"});
     Training training(folder.logdir(), words + Words{"end-on-another-thread", "step-us=0"});
     REQUIRE(training.frames(20));
-    const std::string server = training.tell("port");
-    http::Client waits(std::stoi(server));  // a viewer that waits for the next picture
-    waits.send("GET /stream.mjpg?token=" + server.substr(server.find(' ') + 1) + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    const auto server = training.server();
+    http::Client waits(server.port);  // a viewer that waits for the next picture
+    waits.send(server.get("/stream.mjpg") + "\r\n");
     CHECK(waits.read_head().status == 200);
     check_whole(folder.logdir(), training.end());
     CHECK(training.result()["end_seconds"] < kSoonSeconds);

@@ -23,6 +23,7 @@
 #include "beholder/log.h"
 #include "beholder/state.h"
 #include "fuzz.h"
+#include "settings_checks.h"
 #include "synthetic_picture.h"
 
 using namespace beholder;
@@ -150,15 +151,6 @@ std::set<int> statuses_of(const std::string& answer) {
     statuses.insert(std::atoi(answer.c_str() + at + 9));
   }
   return statuses;
-}
-
-void check_ranges(const Settings& settings) {
-  for (const auto& control : controls()) {
-    if (control.type == Control::Type::Action) continue;
-    Settings same = settings;
-    const std::string wrong = control.set(same, control.get(settings));
-    if (!wrong.empty()) fuzz::found(wrong);
-  }
 }
 
 }  // namespace

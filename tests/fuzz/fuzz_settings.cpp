@@ -6,6 +6,7 @@
 #include "beholder/callbacks/live_json.h"
 #include "beholder/settings.h"
 #include "fuzz.h"
+#include "settings_checks.h"
 
 using namespace beholder;
 
@@ -17,16 +18,6 @@ std::string post(SharedSettings& settings, const std::string& body) {
     return settings.set_by_name(changes_of(parse_posted(body)));
   } catch (const std::invalid_argument& error) {
     return error.what();
-  }
-}
-
-void check_ranges(const Settings& settings) {
-  for (const auto& control : controls()) {
-    if (control.type == Control::Type::Action) continue;
-    Settings same = settings;
-    const std::string wrong = control.set(same, control.get(settings));
-    if (!wrong.empty()) fuzz::found(wrong);
-    if (same != settings) fuzz::found(control.name + " is another one when it is set to what it says");
   }
 }
 
