@@ -14,7 +14,7 @@ using namespace beholder;
 
 namespace {
 
-constexpr size_t kMostTensors = 64;
+constexpr size_t kMostTensors = 24;
 constexpr int kLargestCanvas = 1 << 13;  // Options::canvas_width and canvas_height allow no more
 
 /// Small numbers by one byte, up to 2^62 by two; numbers of elements stay below `limit`.

@@ -37,7 +37,7 @@ search() {
       "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
       "$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)"
   else
-    printf '%-12s %s\n' "$name" "$(grep -m 1 -E '^FOUND: |runtime error: |ERROR: ' "$log" || tail -n 1 "$log")"
+    printf '%-12s %s\n' "$name" "$(grep -a -m 1 -E '^FOUND: |runtime error: |ERROR: |run interrupted' "$log" || tail -n 1 "$log")"
     sed -n 's/.*Test unit written to /             input: /p' "$log"
     echo "             all of it: $log"
     return 1
