@@ -15,7 +15,6 @@
 
 #include "beholder/activations.h"
 #include "beholder/capture.h"
-#include "beholder/device_work.h"
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
 #include "beholder/forward_hooks.h"
@@ -24,6 +23,7 @@
 #include "beholder/pipeline.h"
 #include "beholder/tensors.h"
 #include "beholder/thread_safety.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {

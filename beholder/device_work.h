@@ -70,7 +70,4 @@ at::Tensor host_buffer(int64_t bytes, c10::Device device);
 /// LibTorch's operators on this thread use one CPU thread from now on; other threads keep theirs.
 void use_one_cpu_thread();
 
-/// CPU time of the calling thread in seconds (not of the process), -1 where the system does not tell.
-double thread_cpu_seconds();
-
 }  // namespace beholder

@@ -1,7 +1,5 @@
 #include "beholder/dispatcher.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -9,8 +7,8 @@
 #include <system_error>
 #include <utility>
 
-#include "beholder/device_work.h"
 #include "beholder/log.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 
@@ -96,9 +94,9 @@ void Worker::report(const char* what, std::string_view error) noexcept {
 }
 
 void Worker::run() {
-  char thread_name[16];  // the most that Linux takes
-  std::snprintf(thread_name, sizeof thread_name, "bh %.12s", name_.c_str());
-  pthread_setname_np(pthread_self(), thread_name);
+  char thread_name[32];
+  std::snprintf(thread_name, sizeof thread_name, "bh %s", name_.c_str());
+  begin_own_thread(thread_name);
   const bool opened = guarded("opening", [&] { callback_->open(run_); });
   {
     MutexLock lock(mutex_);

@@ -29,7 +29,7 @@
 #include <tuple>
 #include <utility>
 
-#include "beholder/device_work.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {

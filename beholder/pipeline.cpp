@@ -1,7 +1,5 @@
 #include "beholder/pipeline.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <exception>
 #include <future>
@@ -11,6 +9,7 @@
 
 #include "beholder/capture.h"
 #include "beholder/log.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {
@@ -141,7 +140,7 @@ void Pipeline::guarded(const char* where, const Call& call) {
 }
 
 void Pipeline::run() {
-  pthread_setname_np(pthread_self(), "bh render");
+  begin_own_thread("bh render");
   guarded("starting the render thread", [] { use_one_cpu_thread(); });
   for (;;) {
     std::optional<PlanRequest> request;

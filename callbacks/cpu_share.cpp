@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -15,15 +14,9 @@ namespace {
 constexpr double kMostCreditSeconds = 0.1;
 constexpr double kAverageSeconds = 2;
 // What the server may use where no core is idle, and of what is idle where some are.
-constexpr double kLeastShare = 0.03, kShareOfIdle = 0.5;
+constexpr double kLeastShare = 0.03, kShareOfIdle = 0.1;
 
 }  // namespace
-
-double thread_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 double idle_cores(const std::string& line, int cores, double& idle_before, double& machine_before) {
   std::istringstream text(line);

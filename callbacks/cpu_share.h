@@ -14,8 +14,9 @@ namespace beholder {
 class CpuShare {
  public:
   using Clock = std::chrono::steady_clock;
-  /// The share is max_share where cores are idle, and never more than half of what is; but 3 % of a core,
-  /// enough for a viewer or two, also where the training uses them all.
+  /// The share is a tenth of what is idle, and max_share at most: viewers on this machine cost it more than the server,
+  /// and what runs beside a training takes its caches. But 3 % of a core, enough for a viewer or two, also where the
+  /// training uses them all.
   explicit CpuShare(double max_share) : max_share_(max_share), share_(max_share) {}
 
   /// Looks how idle the machine was since the last call. For one thread, about twice a second.
@@ -40,8 +41,5 @@ class CpuShare {
 /// How many of `cores` had nothing to do since the last call, whose ticks are in the last two arguments. `line`: the
 /// first of /proc/stat. Negative where nothing can be said.
 double idle_cores(const std::string& line, int cores, double& idle_before, double& machine_before);
-
-/// CPU time of the calling thread, in seconds.
-double thread_seconds();
 
 }  // namespace beholder

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -19,8 +18,8 @@
 #include <system_error>
 #include <utility>
 
-#include "beholder/callbacks/cpu_share.h"
 #include "beholder/log.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {
@@ -291,8 +290,8 @@ void LiveConnections::run() {
 }
 
 void LiveConnections::loop() {
-  pthread_setname_np(pthread_self(), "bh live");
-  double cpu_before = thread_seconds();
+  begin_serving_thread("bh live");
+  double cpu_before = thread_cpu_seconds();
   std::vector<epoll_event> events(64);
   std::vector<Connection*> returned;
   returned.reserve(static_cast<size_t>(limits_.max_connections) + 1);
@@ -345,7 +344,7 @@ void LiveConnections::loop() {
     }
     if (somebody_left) left_();
     if (Clock::now() - checked_ >= kTick) enforce_deadlines();
-    const double cpu = thread_seconds();
+    const double cpu = thread_cpu_seconds();
     spent_(cpu - cpu_before);
     cpu_before = cpu;
   }
@@ -504,7 +503,7 @@ void LiveConnections::hand_over(Connection& connection) {
 
 // On threads of the pool.
 void LiveConnections::work() {
-  pthread_setname_np(pthread_self(), "bh live answer");
+  begin_serving_thread("bh live answer");
   MutexLock lock(mutex_);
   for (;;) {
     ++idle_threads_;

@@ -24,6 +24,7 @@
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
 #include "beholder/thread_safety.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {
@@ -43,14 +44,14 @@ class CpuMeter {
   explicit CpuMeter(CpuShare& share) : share_(share) {}
   ~CpuMeter() { pay(); }
   void pay() {
-    const double now = thread_seconds();
+    const double now = thread_cpu_seconds();
     share_.pay(now - before_);
     before_ = now;
   }
 
  private:
   CpuShare& share_;
-  double before_ = thread_seconds();
+  double before_ = thread_cpu_seconds();
 };
 
 /// What this thread is answering: cpp-httplib's handlers are not told.

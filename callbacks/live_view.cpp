@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "beholder/state.h"
+#include "beholder/threads.h"
 
 namespace beholder {
 namespace {
@@ -197,8 +197,8 @@ void LiveView::note_waiting(bool waiting) {
 }
 
 void LiveView::watch() {
-  pthread_setname_np(pthread_self(), "bh live watch");
-  double cpu_before = thread_seconds();
+  begin_serving_thread("bh live watch");
+  double cpu_before = thread_cpu_seconds();
   auto films_again = Clock::now(), machine_again = films_again;
   MutexLock lock(mutex_);
   while (!now_.ended) {
@@ -223,7 +223,7 @@ void LiveView::watch() {
       }
     } catch (const std::exception&) {  // no memory: looks again
     }
-    const double cpu = thread_seconds();
+    const double cpu = thread_cpu_seconds();
     cpu_.pay(cpu - cpu_before);
     cpu_before = cpu;
     lock.lock();

@@ -26,6 +26,7 @@
 #include "beholder/moving_rate.h"
 #include "catch.h"
 #include "log_lines.h"
+#include "own_threads.h"
 
 namespace {
 
@@ -1321,6 +1322,22 @@ TEST_CASE("the CPU time of our own threads is kept within max_background, and FP
   CHECK(state.max_background == options.max_background);
   CHECK(static_cast<double>(state.captured - before.captured) / seconds(kTime) < 20);
   CHECK(state.fps_real < 20);
+}
+
+TEST_CASE("our own threads push no thread of the training off its core when they wake") {
+  const int policy = ::sched_getscheduler(0);
+  Watched watched(quick());
+  Net net;
+  watched.beholder.attach(net);
+  REQUIRE(watched.next());
+  const auto threads = own_threads();
+  CHECK(threads.size() >= 2);  // render, and the callback's
+  for (const OwnThread& thread : threads) {
+    INFO(thread.name);
+    CHECK(thread.policy == (policy == SCHED_OTHER ? SCHED_BATCH : policy));
+    CHECK(thread.niceness == ::getpriority(PRIO_PROCESS, 0));
+  }
+  CHECK(::sched_getscheduler(0) == policy);
 }
 
 TEST_CASE("counters: every capture is rendered and shown, and memory is told") {

@@ -34,6 +34,7 @@
 #include "catch.h"
 #include "http_client.h"
 #include "log_lines.h"
+#include "own_threads.h"
 #include "synthetic_picture.h"
 
 namespace {
@@ -1240,6 +1241,23 @@ TEST_CASE("the budget makes pictures fewer, and settings none the slower") {
   CHECK(pictures > 0);
   CHECK(pictures < static_cast<int>(shown) * 2);  // of four times as many
   CHECK(slowest < (kSanitized ? 20 : 2));
+}
+
+TEST_CASE("threads that serve viewers stand behind the training's") {
+  const int niceness = ::getpriority(PRIO_PROCESS, 0);
+  Server server;
+  server.show(1);
+  Client client(server.port);
+  client.send(Server::request("GET", "/frame?format=png"));
+  CHECK(client.read().status == 200);
+  const auto threads = own_threads();
+  CHECK(threads.size() >= 2);
+  for (const OwnThread& thread : threads) {
+    INFO(thread.name);
+    CHECK(thread.policy != SCHED_OTHER);
+    CHECK(thread.niceness > niceness);
+  }
+  CHECK(::getpriority(PRIO_PROCESS, 0) == niceness);
 }
 
 TEST_CASE("idle cores are what the system says") {
