@@ -23,7 +23,7 @@ install_packages "${packages[@]}"
 
 # run PRESET CTEST-OPTION...: one line per area, then the count.
 run() {
-  ctest --preset "$1" --no-label-summary "${@:2}" </dev/null | grep -v -E '^ *(Start +[0-9]+:|Test project )'
+  ctest --preset "$1" --no-label-summary --parallel 2 "${@:2}" </dev/null | grep -v -E '^ *(Start +[0-9]+:|Test project )'
 }
 
 build() {
@@ -33,7 +33,7 @@ build() {
 
 if ! $all; then
   configure release -DBEHOLDER_TESTS=ON
-  build release
+  build release --target quick_tests
   run release -LE '^(long|all)$'
   exit
 fi

@@ -347,12 +347,14 @@ TEST_CASE("the host cannot read device memory") {
   const pid_t child = fork();
   if (child == 0) {
     std::signal(SIGSEGV, SIG_DFL);
+    std::signal(SIGBUS, SIG_DFL);
     _exit(*pointer == 1 ? 1 : 0);
   }
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(WIFSIGNALED(status));
-  CHECK(WTERMSIG(status) == SIGSEGV);
+  // The second where the compiler addresses by rbp: such an address is a fault of the stack segment then.
+  CHECK((WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS));
 }
 
 TEST_CASE("a NoSync scope throws where its thread would wait, and there alone") {

@@ -6,7 +6,13 @@ add_library(gpu_checks OBJECT "${_gpu}/gpu_check.cpp" "${_gpu}/checks.cpp" "${_g
             "${_gpu}/target.cpp" "${_gpu}/cuda_calls.cpp")
 target_include_directories(gpu_checks PRIVATE "${_gpu}/..")  # "benchmarks/resnet18.h"
 target_link_libraries(gpu_checks PRIVATE beholder::core beholder_build)
-target_precompile_headers(gpu_checks PRIVATE <torch/torch.h>)
+if(COMMAND precompile_torch)  # by tests/; the header is a program's, position independent as programs are
+  set_target_properties(gpu_checks PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(gpu_checks PRIVATE -fPIE)
+  precompile_torch(gpu_checks)
+else()
+  target_precompile_headers(gpu_checks PRIVATE <torch/torch.h>)
+endif()
 
 # Its name, and the file that says whether the test-only device is in it.
 function(gpu_check_program name file)
