@@ -94,7 +94,8 @@ void ActivationCapture::add(const std::string& given, int64_t call, bool amended
 }
 
 bool ActivationCapture::complete() const {
-  return plan_ && misfits_.empty() && !captured_.empty() && std::all_of(captured_.begin(), captured_.end(), [](bool c) { return c; });
+  return plan_ && misfits_.empty() && !captured_.empty() &&
+         std::all_of(captured_.begin(), captured_.end(), [](bool c) { return c; });
 }
 
 }  // namespace beholder

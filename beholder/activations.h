@@ -50,14 +50,14 @@ class ActivationCapture {
   std::unordered_map<std::string, size_t> planned_;  // name -> candidate
   std::unordered_map<std::string, size_t> seen_;     // name -> specs_
   std::vector<TensorSpec> specs_;
-  std::vector<bool> captured_;                       // per candidate of the plan
-  std::unordered_map<std::string, int64_t> calls_;   // of each module, up to now
-  std::unordered_map<std::string, int64_t> base_;    // calls before the forward that counts
-  std::string first_;                                // the module whose next call would be another forward
-  bool several_ = false;                             // a second module was seen
-  std::unordered_map<std::string, bool> is_tap_;     // of each name, its first owner
+  std::vector<bool> captured_;                      // per candidate of the plan
+  std::unordered_map<std::string, int64_t> calls_;  // of each module, up to now
+  std::unordered_map<std::string, int64_t> base_;   // calls before the forward that counts
+  std::string first_;                               // the module whose next call would be another forward
+  bool several_ = false;                            // a second module was seen
+  std::unordered_map<std::string, bool> is_tap_;    // of each name, its first owner
   std::string other_name_;
-  std::unordered_set<std::string> misfits_;          // what came otherwise than planned
+  std::unordered_set<std::string> misfits_;  // what came otherwise than planned
   bool grad_mode_ = false, done_ = false;
 };
 

@@ -96,7 +96,8 @@ struct Beholder::Impl {
     disarm();
     hooks.reset();
     pipeline.end();  // what was captured is rendered,
-    dispatcher.close(Dispatcher::kPatience);  // and shown; callbacks may ask for state and pictures until they are closed
+    dispatcher.close(
+        Dispatcher::kPatience);  // and shown; callbacks may ask for state and pictures until they are closed
     MutexLock lock(lifeline->mutex);
     lifeline->state = nullptr;
     lifeline->pipeline = nullptr;
@@ -118,7 +119,8 @@ struct Beholder::Impl {
   void arm(const std::shared_ptr<const Plan>& plan);
   void disarm();
   void list_changed();
-  void on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap, const at::Tensor& tensor);
+  void on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
+                 const at::Tensor& tensor);
   std::shared_ptr<const Plan> fitting_plan();
   bool plan_true_of_candidates(const Plan& plan) const;
   void ask_for_plan(std::vector<TensorSpec> specs, bool nothing, Clock::time_point now);
@@ -140,18 +142,18 @@ struct Beholder::Impl {
   // Of the training thread alone.
   Tensors tensors;
   std::vector<Candidate> candidates;
-  Arrays kept_arrays;   // what `candidates` point into
+  Arrays kept_arrays;  // what `candidates` point into
   std::string frame_name = "frame";
-  Settings current;     // those of seen_revision
-  Settings captured;    // of the last picture; before it, those at the start
+  Settings current;   // those of seen_revision
+  Settings captured;  // of the last picture; before it, those at the start
   uint64_t seen_revision = 0;
-  bool forced;          // the settings ask for values that have not been captured yet
-  bool updating = false;  // a function of the user's, called by update(), may call update()
-  Refusals refusals;    // until the list of tensors changes
-  bool names_changed = true;  // the list of tensors is another one than the plan's
-  Clock::time_point next_due{};     // nothing to do before this
-  Clock::time_point next_picture{}; // by the FPS wished
-  Clock::time_point paid_until{};   // by the budget
+  bool forced;                       // the settings ask for values that have not been captured yet
+  bool updating = false;             // a function of the user's, called by update(), may call update()
+  Refusals refusals;                 // until the list of tensors changes
+  bool names_changed = true;         // the list of tensors is another one than the plan's
+  Clock::time_point next_due{};      // nothing to do before this
+  Clock::time_point next_picture{};  // by the FPS wished
+  Clock::time_point paid_until{};    // by the budget
   std::shared_ptr<const Plan> indexed_plan;
   std::unique_ptr<GatherIndex> index;
   std::unique_ptr<ForwardHooks> hooks;
@@ -265,7 +267,8 @@ bool Beholder::Impl::plan_true_of_candidates(const Plan& plan) const {
     if (!plan.tensors[i].still_true(candidates[i])) return false;
     if (!compare_names) continue;
     if (plan.tensors[i].name != *candidates[i].name) return false;
-    if (plan.tensors[i].refusal.empty() && plan.tensors[i].kind != resolve_kind(candidates[i].kind, plan.tensors[i].sizes)) {
+    if (plan.tensors[i].refusal.empty() &&
+        plan.tensors[i].kind != resolve_kind(candidates[i].kind, plan.tensors[i].sizes)) {
       return false;
     }
   }
@@ -312,7 +315,7 @@ void Beholder::Impl::show_collected(Clock::time_point now) {
     if (i == candidates.size()) throw;
     const std::string& name = *candidates[i].name;
     refuse(refusals, name, candidates[i].tensor, unreadable(e));  // the next picture goes without this one
-    pipeline.report("update()", name + " " + unreadable(e));
+    pipeline.errors().report("update()", name + " " + unreadable(e));
     dropped_picture(now);
     return;
   }
@@ -381,7 +384,7 @@ void Beholder::Impl::on_output(const std::string& name, int64_t call, bool amend
   try {
     capture->add(name, call, amended, grad_mode, tap, tensor);
   } catch (const std::exception& e) {
-    pipeline.report("capturing an activation", name + ": " + e.what());
+    pipeline.errors().report("capturing an activation", name + ": " + e.what());
   }
 }
 
@@ -549,15 +552,8 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
   const int64_t before = impl.updates.load(std::memory_order_relaxed);
   impl.updates.store(before + 1, std::memory_order_relaxed);
   if (Clock::now() >= impl.next_due || impl.settings->revision() != impl.seen_revision) {
-    try {
-      impl.update(arrays, frame);
-    } catch (const std::exception& e) {
-      impl.pipeline.report("update()", e.what());
-      impl.dropped_picture(Clock::now(), kTryAgain);
-    } catch (...) {
-      impl.pipeline.report("update()", "an exception that is no std::exception");
-      impl.dropped_picture(Clock::now(), kTryAgain);
-    }
+    const auto update = [&] { impl.update(arrays, frame); };
+    if (!impl.pipeline.errors().guarded("update()", update)) impl.dropped_picture(Clock::now(), kTryAgain);
   }
   const int64_t step = impl.step.load(std::memory_order_relaxed);
   impl.last_step.store(step, std::memory_order_relaxed);
@@ -566,7 +562,8 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
 
 bool Beholder::due() const noexcept {
   const auto now = Clock::now();
-  if (!impl_ || impl_->copied() || (now < impl_->next_due && impl_->settings->revision() == impl_->seen_revision)) return false;
+  if (!impl_ || impl_->copied() || (now < impl_->next_due && impl_->settings->revision() == impl_->seen_revision))
+    return false;
   return impl_->due(now);
 }
 

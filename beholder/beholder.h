@@ -33,11 +33,12 @@ namespace beholder {
 /// Refers to its argument: for use in a call's argument list only.
 class ArraysOrFunction {
  public:
-  ArraysOrFunction(const Arrays& arrays) : object_(&arrays), call_([](const void* o) { return *static_cast<const Arrays*>(o); }) {}
+  ArraysOrFunction(const Arrays& arrays)
+      : object_(&arrays), call_([](const void* o) { return *static_cast<const Arrays*>(o); }) {}
   ArraysOrFunction(std::initializer_list<NamedTensor> arrays)
-      : list_(arrays), object_(&list_), call_([](const void* o) {
-          return Arrays(*static_cast<const std::initializer_list<NamedTensor>*>(o));
-        }) {}
+      : list_(arrays),
+        object_(&list_),
+        call_([](const void* o) { return Arrays(*static_cast<const std::initializer_list<NamedTensor>*>(o)); }) {}
   template <typename F, typename = std::enable_if_t<std::is_invocable_r<Arrays, const F&>::value>>
   ArraysOrFunction(const F& function)
       : object_(&function), call_([](const void* o) -> Arrays { return (*static_cast<const F*>(o))(); }) {}

@@ -77,8 +77,8 @@ void copy_box_merged(const char* from, char* to, const StagedSection& staged, in
   copy_box(from, to, sizes, strides, rank, size);
 }
 
-/// Runs of neighbours of one row. Most are two to four rows of a 3 x 3 kernel, shorter than the call of a memcpy is long:
-/// 48 bytes are copied where there are as many in the row, and the next run overwrites what was too much.
+/// Runs of neighbours of one row. Most are two to four rows of a 3 x 3 kernel, shorter than the call of a memcpy is
+/// long: 48 bytes are copied where there are as many in the row, and the next run overwrites what was too much.
 template <typename Unit>
 Unit* copy_runs(const Unit* row, Unit* to, const std::vector<std::pair<int64_t, int64_t>>& runs, int64_t row_length) {
   constexpr int64_t kWide = 48 / sizeof(Unit);
@@ -268,9 +268,7 @@ void record_filled(Slot& slot, c10::Device device) {
   }
 }
 
-void finish(Slot& slot) {
-  slot.state.store(Slot::State::Filled, std::memory_order_release);
-}
+void finish(Slot& slot) { slot.state.store(Slot::State::Filled, std::memory_order_release); }
 
 void abandon(Slot& slot) { slot.state.store(Slot::State::Free, std::memory_order_release); }
 

@@ -192,8 +192,8 @@ std::vector<int64_t> multiples(size_t count, int64_t factor) {
   return values;
 }
 
-// Columns (o, x) of kernels whose x lie next to each other in memory, inside the rows: gathered as o, then rows, then x,
-// so that the copy runs along memory. Possible where every o shows the same x. Returns whether it was.
+// Columns (o, x) of kernels whose x lie next to each other in memory, inside the rows: gathered as o, then rows, then
+// x, so that the copy runs along memory. Possible where every o shows the same x. Returns whether it was.
 bool select_kernels(const Matrix& matrix, const std::vector<int64_t>& rows, const std::vector<int64_t>& columns,
                     Section& section) {
   if (matrix.columns.loops.size() < 2 || matrix.columns.loops.back().step != 1) return false;
@@ -214,7 +214,8 @@ bool select_kernels(const Matrix& matrix, const std::vector<int64_t>& rows, cons
   const auto step = static_cast<int64_t>(across.size()), kernel_step = static_cast<int64_t>(rows.size()) * step;
   section.grid.row_position = multiples(rows.size(), step);
   for (size_t k = 0; k < columns.size(); ++k) {
-    section.grid.column_position.push_back(static_cast<int64_t>(k) / step * kernel_step + static_cast<int64_t>(k) % step);
+    section.grid.column_position.push_back(static_cast<int64_t>(k) / step * kernel_step +
+                                           static_cast<int64_t>(k) % step);
   }
   return true;
 }

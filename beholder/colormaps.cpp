@@ -153,8 +153,10 @@ constexpr Table kViridis = {
 // clang-format on
 
 // From the middle colour outwards, for negative and for positive values (ColorBrewer's RdBu, linear in between).
-constexpr std::array<std::array<double, 3>, 4> kNegative = {{{247, 247, 247}, {146, 197, 222}, {67, 147, 195}, {5, 48, 97}}};
-constexpr std::array<std::array<double, 3>, 4> kPositive = {{{247, 247, 247}, {244, 165, 130}, {214, 96, 77}, {103, 0, 31}}};
+constexpr std::array<std::array<double, 3>, 4> kNegative = {
+    {{247, 247, 247}, {146, 197, 222}, {67, 147, 195}, {5, 48, 97}}};
+constexpr std::array<std::array<double, 3>, 4> kPositive = {
+    {{247, 247, 247}, {244, 165, 130}, {214, 96, 77}, {103, 0, 31}}};
 
 /// `distance` from the middle, 0..127.
 Rgb diverging(int distance, bool positive) {
@@ -162,13 +164,16 @@ Rgb diverging(int distance, bool positive) {
   const double at = distance / 127.0 * (stops.size() - 1);
   const auto i = std::min<size_t>(static_cast<size_t>(at), stops.size() - 2);
   const auto mix = [&](int channel) {
-    return static_cast<uint8_t>(std::lround(stops[i][channel] + (at - i) * (stops[i + 1][channel] - stops[i][channel])));
+    return static_cast<uint8_t>(
+        std::lround(stops[i][channel] + (at - i) * (stops[i + 1][channel] - stops[i][channel])));
   };
   return {mix(0), mix(1), mix(2)};
 }
 
 Rgb gray_level(Colormap colormap, int level) {
-  const auto from = [level](const Table& table) { return Rgb{table[3 * level], table[3 * level + 1], table[3 * level + 2]}; };
+  const auto from = [level](const Table& table) {
+    return Rgb{table[3 * level], table[3 * level + 1], table[3 * level + 2]};
+  };
   switch (colormap) {
     case Colormap::Magma: return from(kMagma);
     case Colormap::Inferno: return from(kInferno);

@@ -26,8 +26,8 @@ using ColourTable = std::array<Rgb, kColours>;
 
 /// The table of a colormap. `separators`: the background is gray 0, as in the classic layout, instead of
 /// kBackgroundColour.
-/// magma, inferno, plasma, viridis: matplotlib's float64 tables times 255, truncated (not rounded). diverging: symmetric
-/// around index 128, through ColorBrewer's RdBu colours; index 0 repeats index 1.
+/// magma, inferno, plasma, viridis: matplotlib's float64 tables times 255, truncated (not rounded). diverging:
+/// symmetric around index 128, through ColorBrewer's RdBu colours; index 0 repeats index 1.
 ColourTable colour_table(Colormap colormap, bool separators);
 
 }  // namespace beholder

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <exception>
+#include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -22,22 +22,24 @@ const char* to_string(Overflow overflow) {
 }
 
 Worker::Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes)
-    : callback_(std::move(callback)), run_(std::move(run)), max_queue_bytes_(max_queue_bytes) {
-  name_ = callback_->name();
+    : callback_(std::move(callback)),
+      run_(std::move(run)),
+      max_queue_bytes_(max_queue_bytes),
+      name_(callback_->name()),
+      errors_(name_, "the training goes on") {
   needs_ = callback_->needs();
   overflow_ = callback_->overflow();
   state_.name = name_;
-  no_memory_line_ = name_ + ": no memory; the training goes on";
 }
 
 void Worker::start() {
   thread_ = std::thread([self = shared_from_this()] { self->run(); });
 }
 
-void Worker::push(std::shared_ptr<const Picture> picture) {
+void Worker::push(std::shared_ptr<const Picture> picture) noexcept {
   // Pictures are let go after the lock: freeing 19 MB takes time.
   std::vector<std::shared_ptr<const Picture>> dropped;
-  {
+  try {
     MutexLock lock(mutex_);
     if (closing_ || ended_ || !usable_) return;
     const int64_t bytes = picture->bytes();
@@ -45,66 +47,38 @@ void Worker::push(std::shared_ptr<const Picture> picture) {
       dropped.push_back(queue_.front());  // first what may find no memory
       queued_bytes_ -= queue_.front()->bytes();
       queue_.pop_front();
+      ++state_.dropped;
     };
     if (overflow_ == Overflow::KeepLatest) {
       while (!queue_.empty()) drop_oldest();
     } else if (overflow_ == Overflow::DropOldest) {
       while (!queue_.empty() && queued_bytes_ + bytes > max_queue_bytes_) drop_oldest();
-    } else if (!queue_.empty() && queued_bytes_ + bytes > max_queue_bytes_) {
-      dropped.push_back(std::move(picture));
     }
-    if (picture) {
-      queue_.push_back(std::move(picture));
+    if (queue_.empty() || queued_bytes_ + bytes <= max_queue_bytes_) {
+      queue_.push_back(picture);
       queued_bytes_ += bytes;
+    } else {
+      ++state_.dropped;
     }
-    state_.dropped += static_cast<int64_t>(dropped.size());
-    state_.queued_bytes = queued_bytes_;
+  } catch (const std::bad_alloc&) {  // for its place in the queue
+    MutexLock lock(mutex_);
+    ++state_.dropped;
   }
   changed_.notify_all();
-}
-
-bool Worker::guarded(const char* what, const std::function<void()>& call) {
-  try {
-    call();
-    return true;
-  } catch (const std::exception& e) {
-    report(what, e.what());
-  } catch (...) {
-    report(what, "an exception that is no std::exception");
-  }
-  return false;
-}
-
-void Worker::report(const char* what, std::string_view error) noexcept {
-  try {
-    std::string line;
-    {
-      MutexLock lock(mutex_);
-      ++state_.errors;
-      state_.last_error = error.substr(0, error.find('\n'));
-      // Bounded: an error's text may have a number in it that is another one each time.
-      if (known_errors_.size() >= 100 || known_errors_.count(what + (": " + state_.last_error)) > 0) return;
-      line = name_ + ": " + what + " failed: " + state_.last_error + "; the training goes on";
-      known_errors_.insert(what + (": " + state_.last_error));
-    }
-    log_error(line);
-  } catch (...) {  // no memory, not even for the text
-    if (!no_memory_told_.exchange(true)) log_error(no_memory_line_);
-  }
 }
 
 void Worker::run() {
   char thread_name[32];
   std::snprintf(thread_name, sizeof thread_name, "bh %s", name_.c_str());
   begin_own_thread(thread_name);
-  const bool opened = guarded("opening", [&] { callback_->open(run_); });
+  const bool opened = errors_.guarded("opening", [&] { callback_->open(run_); });
   {
     MutexLock lock(mutex_);
     state_.open = opened;
     if (!opened) {
       usable_ = false;
       queue_.clear();
-      queued_bytes_ = state_.queued_bytes = 0;
+      queued_bytes_ = 0;
     }
   }
   while (opened) {
@@ -116,15 +90,14 @@ void Worker::run() {
       picture = std::move(queue_.front());
       queue_.pop_front();
       queued_bytes_ -= picture->bytes();
-      state_.queued_bytes = queued_bytes_;
     }
-    const bool shown = guarded("showing a picture", [&] { callback_->show(std::move(picture)); });
+    const bool shown = errors_.guarded("showing a picture", [&] { callback_->show(std::move(picture)); });
     picture.reset();
     cpu_seconds_.store(thread_cpu_seconds(), std::memory_order_relaxed);
     MutexLock lock(mutex_);
     state_.shown += shown ? 1 : 0;
   }
-  if (opened) guarded("closing", [&] { callback_->close(); });
+  if (opened) errors_.guarded("closing", [&] { callback_->close(); });
   MutexLock lock(mutex_);
   state_.open = false;
   ended_ = true;
@@ -156,8 +129,15 @@ bool Worker::wait_closed(std::chrono::milliseconds timeout) {
 }
 
 CallbackState Worker::state() const {
-  MutexLock lock(mutex_);
-  return state_;
+  CallbackState state;
+  {
+    MutexLock lock(mutex_);
+    state = state_;
+    state.queued_bytes = queued_bytes_;
+  }
+  state.errors = errors_.count();
+  state.last_error = errors_.last();
+  return state;
 }
 
 Dispatcher::~Dispatcher() { close(kPatience); }
@@ -167,40 +147,44 @@ void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
   {
     MutexLock lock(mutex_);
     if (closed_) return;
-    for (const auto& other : workers_) {
+    for (const auto& other : *workers_) {
       if (other->callback() != worker->callback()) continue;
       log_warning(worker->name() + " was added twice; the second time is ignored");
       return;
     }
-    workers_.push_back(worker);
+    auto more = std::make_shared<Workers>(*workers_);
+    more->push_back(worker);
+    workers_ = std::move(more);
   }
   try {
     worker->start();
   } catch (const std::system_error& e) {
     MutexLock lock(mutex_);
-    workers_.erase(std::remove(workers_.begin(), workers_.end(), worker), workers_.end());
+    auto fewer = std::make_shared<Workers>(*workers_);
+    fewer->erase(std::remove(fewer->begin(), fewer->end(), worker), fewer->end());
+    workers_ = std::move(fewer);
     throw std::runtime_error("no thread for " + worker->name() + ": " + e.what());
   }
 }
 
 void Dispatcher::dispatch(const std::shared_ptr<const Picture>& picture) {
-  std::vector<std::shared_ptr<Worker>> workers;
+  std::shared_ptr<const Workers> workers;  // needs no memory, which there may be none of
   {
     MutexLock lock(mutex_);
     workers = workers_;
   }
-  for (const auto& worker : workers) {
+  for (const auto& worker : *workers) {
     const bool wanted = worker->needs().film ? picture->film && !picture->recoloured : picture->live;
     if (wanted) worker->push(picture);
   }
 }
 
 void Dispatcher::close(std::chrono::milliseconds timeout) {
-  std::vector<std::shared_ptr<Worker>> workers;
+  Workers workers;
   {
     MutexLock lock(mutex_);
     if (std::exchange(closed_, true)) return;
-    workers = workers_;
+    workers = *workers_;
   }
   std::reverse(workers.begin(), workers.end());
   const auto deadline = std::chrono::steady_clock::now() + timeout;
@@ -216,7 +200,8 @@ void Dispatcher::close(std::chrono::milliseconds timeout) {
     if (worker->wait_closed(left())) continue;
     const auto ms = timeout.count();
     log_warning(worker->name() + " did not finish within " +
-                (ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms") + " and is left behind");
+                (ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms") +
+                " and is left behind");
   }
 }
 
@@ -224,7 +209,7 @@ Needs Dispatcher::needs() const {
   Needs all;
   all.statistics = false;
   MutexLock lock(mutex_);
-  for (const auto& worker : workers_) {
+  for (const auto& worker : *workers_) {
     if (!worker->usable()) continue;
     all.film = all.film || worker->needs().film;
     all.statistics = all.statistics || worker->needs().statistics;
@@ -234,20 +219,20 @@ Needs Dispatcher::needs() const {
 
 bool Dispatcher::empty() const {
   MutexLock lock(mutex_);
-  return workers_.empty();
+  return workers_->empty();
 }
 
 std::vector<CallbackState> Dispatcher::states() const {
   MutexLock lock(mutex_);
   std::vector<CallbackState> out;
-  for (const auto& worker : workers_) out.push_back(worker->state());
+  for (const auto& worker : *workers_) out.push_back(worker->state());
   return out;
 }
 
 double Dispatcher::cpu_seconds() const {
   MutexLock lock(mutex_);
   double sum = 0;
-  for (const auto& worker : workers_) sum += worker->cpu_seconds();
+  for (const auto& worker : *workers_) sum += worker->cpu_seconds();
   return sum;
 }
 

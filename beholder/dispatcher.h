@@ -7,13 +7,12 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <set>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "beholder/callback.h"
+#include "beholder/error_log.h"
 #include "beholder/state.h"
 #include "beholder/thread_safety.h"
 
@@ -26,8 +25,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes);
 
   void start();
-  /// Queues a picture by the callback's overflow policy. Any thread; never waits for the callback.
-  void push(std::shared_ptr<const Picture> picture);
+  /// Queues a picture by the callback's overflow policy; where there is no memory for that, it is dropped. Any thread;
+  /// never waits for the callback.
+  void push(std::shared_ptr<const Picture> picture) noexcept;
   /// Asks the thread to show what is queued, close and end.
   void request_close();
   /// Waits until the thread has ended; false after `timeout`.
@@ -45,18 +45,15 @@ class Worker : public std::enable_shared_from_this<Worker> {
 
  private:
   void run();
-  bool guarded(const char* what, const std::function<void()>& call);
-  void report(const char* what, std::string_view error) noexcept;
 
   const std::shared_ptr<Callback> callback_;
   const Run run_;
   const int64_t max_queue_bytes_;
-  std::string name_;      // set once in the constructor
-  Needs needs_;           // likewise
+  const std::string name_;
+  ErrorLog errors_;
+  Needs needs_;                               // set once in the constructor
   Overflow overflow_ = Overflow::DropOldest;  // likewise
-  std::string no_memory_line_;                // likewise, while there is memory
-  std::atomic<bool> no_memory_told_{false};
-  std::thread thread_;    // used by the thread that starts and ends the worker
+  std::thread thread_;                        // used by the thread that starts and ends the worker
   std::atomic<double> cpu_seconds_{0};
   std::atomic<bool> usable_{true};  // false: open() threw
 
@@ -66,8 +63,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   int64_t queued_bytes_ BEHOLDER_GUARDED_BY(mutex_) = 0;
   bool closing_ BEHOLDER_GUARDED_BY(mutex_) = false;
   bool ended_ BEHOLDER_GUARDED_BY(mutex_) = false;
-  CallbackState state_ BEHOLDER_GUARDED_BY(mutex_);
-  std::set<std::string> known_errors_ BEHOLDER_GUARDED_BY(mutex_);
+  CallbackState state_ BEHOLDER_GUARDED_BY(mutex_);  // but for its errors and queued bytes
 };
 
 /// All callbacks of a Beholder.
@@ -99,9 +95,12 @@ class Dispatcher {
   double cpu_seconds() const;
 
  private:
+  using Workers = std::vector<std::shared_ptr<Worker>>;
+
   const int64_t max_queue_bytes_;
   mutable Mutex mutex_;
-  std::vector<std::shared_ptr<Worker>> workers_ BEHOLDER_GUARDED_BY(mutex_);
+  // Never changed, but replaced: who reads it needs no lock and no copy.
+  std::shared_ptr<const Workers> workers_ BEHOLDER_GUARDED_BY(mutex_) = std::make_shared<Workers>();
   bool closed_ BEHOLDER_GUARDED_BY(mutex_) = false;
 };
 

@@ -16,11 +16,11 @@ constexpr int kLargestFilledBlock = 32;     // before vectors get what is left
 constexpr double kLargestUsefulBlock = 10;  // what blocks are larger counts half in the score of a layout
 constexpr int64_t kPlentyOfValues = 30000;
 constexpr double kFairness = 0.25;
-constexpr double kLetterWidth = 5.8;  // pixels of a letter of a name, for geometry, which knows no font
+constexpr double kLetterWidth = 5.8;     // pixels of a letter of a name, for geometry, which knows no font
 constexpr double kCrowdedCaption = 0.5;  // what a caption without room takes from how well its section is shown
-constexpr int kOrdinaryName = 104;    // pixels of a name beside a strip
-constexpr double kNameShare = 0.55;   // of a vector's line, at the most, for its name
-constexpr size_t kRefinedGroups = 120;  // up to so many groups the columns' ends are moved for the better picture
+constexpr int kOrdinaryName = 104;       // pixels of a name beside a strip
+constexpr double kNameShare = 0.55;      // of a vector's line, at the most, for its name
+constexpr size_t kRefinedGroups = 120;   // up to so many groups the columns' ends are moved for the better picture
 
 // One step of the degradation.
 struct Detail {
@@ -66,8 +66,8 @@ struct Item {
   size_t tensor;
   const TensorShape* shape;
   Tiles tiles;
-  bool joined;   // belongs to the module of the item before it
-  int letters;   // of a vector's name, which stands beside it, or of the caption above any other
+  bool joined;  // belongs to the module of the item before it
+  int letters;  // of a vector's name, which stands beside it, or of the caption above any other
 };
 
 // ---- One column

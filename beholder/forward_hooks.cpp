@@ -388,7 +388,8 @@ struct ForwardHooksThread {
     for (const std::shared_ptr<Arming>& arming : armings) arming->subscriber->seconds += seconds;
   }
 
-  /// Looking at the inputs of each operator; in wall time, since the clock of a thread's CPU time takes longer than that.
+  /// Looking at the inputs of each operator; in wall time, since the clock of a thread's CPU time takes longer than
+  /// that.
   struct LookingMeter {
     using Clock = std::chrono::steady_clock;
     ForwardHooksThread& thread;
@@ -455,7 +456,8 @@ struct ForwardHooksThread {
   at::CallbackHandle backward_callback = at::INVALID_CALLBACK_HANDLE;
   int backward_depth = 0;
   bool in_operator = false;  // inside an operator that has an OperatorContext
-  static thread_local bool destroyed;  // of a type that needs no destructor, so it can be asked until the thread is gone
+  static thread_local bool
+      destroyed;  // of a type that needs no destructor, so it can be asked until the thread is gone
 };
 
 thread_local bool ForwardHooksThread::destroyed = false;

@@ -104,8 +104,8 @@ class ForwardHooks {
   void disarm();
   bool armed() const;
 
-  /// What this thread has paid for being watched since the last call, in seconds: the hook, the search for parameters, and
-  /// an estimate of what LibTorch takes for telling of its operators. For the thread that arms.
+  /// What this thread has paid for being watched since the last call, in seconds: the hook, the search for parameters,
+  /// and an estimate of what LibTorch takes for telling of its operators. For the thread that arms.
   double take_seconds();
 
   /// How often the hook has thrown since construction. Any thread.

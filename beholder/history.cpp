@@ -36,10 +36,10 @@ std::vector<const float*> pointers(const std::deque<at::Tensor>& entries) {
   return out;
 }
 
-/// Sum of squared deviations of values [begin, end) in two passes, in float32, oldest first, divided by `divisor`. Where
-/// they are no nullptr, `origin` receives the mean and `mean` what rounding has left out of it: the mean of the deviations
-/// from origin. A value that is the same in all entries has the sum 0 (NaN where it is not finite), not the rounding
-/// error of its mean.
+/// Sum of squared deviations of values [begin, end) in two passes, in float32, oldest first, divided by `divisor`.
+/// Where they are no nullptr, `origin` receives the mean and `mean` what rounding has left out of it: the mean of the
+/// deviations from origin. A value that is the same in all entries has the sum 0 (NaN where it is not finite), not the
+/// rounding error of its mean.
 BEHOLDER_ALSO_AVX2
 void two_passes_cpu(const std::vector<const float*>& entries, int64_t begin, int64_t end, float* origin, float* mean,
                     float* squares, float divisor) {
@@ -138,8 +138,8 @@ struct Running {
 
 constexpr uint8_t kNoNumber = 255;
 
-/// The exponents of `n` numbers that are not negative: 0 for 0, and kNoNumber for NaN, infinity and what is too small to
-/// have all its digits. n <= kBlock.
+/// The exponents of `n` numbers that are not negative: 0 for 0, and kNoNumber for NaN, infinity and what is too small
+/// to have all its digits. n <= kBlock.
 BEHOLDER_ALSO_AVX2
 void exponents(const float* numbers, int64_t n, uint8_t* out) {
   uint32_t bits[kBlock];
@@ -153,10 +153,10 @@ void exponents(const float* numbers, int64_t n, uint8_t* out) {
 /// What is left of a sum that has shrunk by more than 2 to this power is mostly its rounding error.
 constexpr int kShrunk = 12;
 
-/// Computed anew is what was poisoned by a value that has left the window (NaN, or one that was larger by far), and what
-/// does not change any more, whose sum is then exactly 0: each value of [begin, end) alone, or all of them where there
-/// are many. (Other devices count pictures without a change; of poison they are rid within one window, by the part that
-/// is recomputed at each picture.) end - begin <= kBlock.
+/// Computed anew is what was poisoned by a value that has left the window (NaN, or one that was larger by far), and
+/// what does not change any more, whose sum is then exactly 0: each value of [begin, end) alone, or all of them where
+/// there are many. (Other devices count pictures without a change; of poison they are rid within one window, by the
+/// part that is recomputed at each picture.) end - begin <= kBlock.
 BEHOLDER_ALSO_AVX2
 void heal_cpu(const std::vector<const float*>& entries, const Running& r, int64_t begin, int64_t end) {
   const auto n = end - begin;
@@ -271,8 +271,8 @@ void History::retire(at::Tensor tensor) {
 
 at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_size) {
   const at::NoGradGuard no_grad;
-  const bool other = !entries_.empty() && (entries_.back().sizes() != values.sizes() ||
-                                           entries_.back().device() != values.device());
+  const bool other =
+      !entries_.empty() && (entries_.back().sizes() != values.sizes() || entries_.back().device() != values.device());
   if (other) clear();
   switch (mode) {
     case Mode::Variance: return variance(std::move(values), window_size);
@@ -355,8 +355,12 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
       retire(std::move(shown_));
       shown_ = removed;
     }
-    const Running running{floats(added), floats(removed),  floats(origin_),
-                          floats(mean_), floats(squares_), floats(shown_),
+    const Running running{floats(added),
+                          floats(removed),
+                          floats(origin_),
+                          floats(mean_),
+                          floats(squares_),
+                          floats(shown_),
                           static_cast<uint8_t*>(peak_.data_ptr())};
     const auto entries = pointers(entries_);
     run_cpu(entries, running, n);

@@ -53,7 +53,7 @@ class History {
   at::Tensor squares_;        // float32 (n): sum of squared deviations
   at::Tensor unchanged_;      // uint8 (n): pictures since the value changed (other devices)
   at::Tensor peak_;           // uint8 (n): exponent of the largest sum of squares since it was last exact (CPU)
-  int64_t refresh_ = 0;                    // which part is recomputed next
+  int64_t refresh_ = 0;       // which part is recomputed next
 };
 
 }  // namespace beholder

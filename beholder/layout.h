@@ -11,29 +11,29 @@ namespace beholder {
 
 /// How much text the fit layout has room for, in the order of its degradation.
 enum class CaptionDetail {
-  Full,   ///< name, shape, what is shown, range
-  Name,   ///< the name alone
-  None,   ///< no captions
+  Full,  ///< name, shape, what is shown, range
+  Name,  ///< the name alone
+  None,  ///< no captions
 };
 
 /// The whole picture's geometry. Immutable once made.
 struct Layout {
-  int width = 0, height = 0;       ///< pixels
-  std::vector<Section> sections;   ///< those on this page, in the order of the tensors
+  int width = 0, height = 0;      ///< pixels
+  std::vector<Section> sections;  ///< those on this page, in the order of the tensors
   CaptionDetail captions = CaptionDetail::Full;
-  Rect footer;                     ///< room for the status line and the colour scale; height 0 in classic
-  int page = 0, pages = 1;         ///< this page (0-based) and how many there are
-  size_t first_section = 0;        ///< index, among all tensors, of the first section of this page
-  size_t total_sections = 0;       ///< on all pages
-  bool separators = false;         ///< classic: what no section covers is gray 0 of the colormap, else background
-  std::string reduced;             ///< not empty: why less is shown than was asked for ("sampled to keep within 256 MiB")
+  Rect footer;                ///< room for the status line and the colour scale; height 0 in classic
+  int page = 0, pages = 1;    ///< this page (0-based) and how many there are
+  size_t first_section = 0;   ///< index, among all tensors, of the first section of this page
+  size_t total_sections = 0;  ///< on all pages
+  bool separators = false;    ///< classic: what no section covers is gray 0 of the colormap, else background
+  std::string reduced;        ///< not empty: why less is shown than was asked for ("sampled to keep within 256 MiB")
 };
 
 /// Sizes of the fit and solo layouts in pixels.
 struct FitMetrics {
-  static constexpr int kGap = 8;            ///< between columns, and around the canvas
-  static constexpr int kCaptionHeight = 15; ///< a caption line above a section
-  static constexpr int kVectorHeight = 14;  ///< a vector's strip with its name on the same line
+  static constexpr int kGap = 8;             ///< between columns, and around the canvas
+  static constexpr int kCaptionHeight = 15;  ///< a caption line above a section
+  static constexpr int kVectorHeight = 14;   ///< a vector's strip with its name on the same line
   static constexpr int kFooterHeight = 18;
 };
 

@@ -13,9 +13,9 @@ namespace beholder {
 
 struct NamedTensor {
   std::string name;
-  at::Tensor tensor;         ///< any rank, dtype, device, layout
+  at::Tensor tensor;  ///< any rank, dtype, device, layout
   Kind kind = Kind::Array;
-  std::string module{};      ///< tensors of one module stand together; may be empty
+  std::string module{};  ///< tensors of one module stand together; may be empty
 };
 
 /// The user's arrays of one update(), in the order of their sections.

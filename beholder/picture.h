@@ -34,12 +34,12 @@ struct SectionInfo {
   std::string dtype;   ///< "float32"
   std::string device;  ///< "cpu", "cuda:0"
   Statistics statistics;
-  double scale_low = 0, scale_high = 0;  ///< the values that the first and the last colour stand for
-  int64_t values_total = 0;              ///< elements of the tensor
-  bool complete = true;                  ///< all of them are shown
-  bool sampled = false;                  ///< those shown are a regular sample, not the top-left part
-  std::optional<double> relative_change; ///< ||change|| / ||previous|| over the values shown, in mode change
-  std::optional<double> dead_share;      ///< of a tap of rank 2 or 4: channels that are 0 in every sample shown
+  double scale_low = 0, scale_high = 0;   ///< the values that the first and the last colour stand for
+  int64_t values_total = 0;               ///< elements of the tensor
+  bool complete = true;                   ///< all of them are shown
+  bool sampled = false;                   ///< those shown are a regular sample, not the top-left part
+  std::optional<double> relative_change;  ///< ||change|| / ||previous|| over the values shown, in mode change
+  std::optional<double> dead_share;       ///< of a tap of rank 2 or 4: channels that are 0 in every sample shown
 };
 
 /// Which View a picture shows.
@@ -51,13 +51,13 @@ enum class ViewKind {
 /// One rendered picture. Immutable once published; safe to read from any thread.
 class Picture {
  public:
-  uint64_t sequence = 0;  ///< grows with every picture of a Beholder
-  int64_t step = 0;       ///< of the training, when the values were captured
+  uint64_t sequence = 0;                       ///< grows with every picture of a Beholder
+  int64_t step = 0;                            ///< of the training, when the values were captured
   std::chrono::system_clock::time_point time;  ///< of the capture
-  bool live = true;       ///< shows the live view ...
-  bool film = true;       ///< ... and/or the film's (both, as long as nobody uses solo, page, zoom, pan or pause)
+  bool live = true;                            ///< shows the live view ...
+  bool film = true;         ///< ... and/or the film's (both, as long as nobody uses solo, page, zoom, pan or pause)
   bool recoloured = false;  ///< the values of the picture before, with other colours or info: not for the film
-  uint64_t revision = 0;  ///< of the settings that it shows
+  uint64_t revision = 0;    ///< of the settings that it shows
   Settings settings;
 
   int width = 0, height = 0;
@@ -67,17 +67,16 @@ class Picture {
   std::vector<SectionInfo> sections;
   /// Every section that these settings could show, in order: those of all pages, and all while one is shown alone.
   std::shared_ptr<const std::vector<std::string>> names;
-  int history_size = 0;       ///< pictures in the variance window; 0 outside mode variance
-  int64_t change_steps = 0;   ///< mode change: how many steps lie between the two pictures
-  std::string message;        ///< not empty: there is nothing to show, and why ("no gradients yet: ...")
-  std::string notice;         ///< not empty: "collecting 1/15", "sampled to keep within 256 MiB"
+  int history_size = 0;               ///< pictures in the variance window; 0 outside mode variance
+  int64_t change_steps = 0;           ///< mode change: how many steps lie between the two pictures
+  std::string message;                ///< not empty: there is nothing to show, and why ("no gradients yet: ...")
+  std::string notice;                 ///< not empty: "collecting 1/15", "sampled to keep within 256 MiB"
   std::vector<uint8_t> colour_scale;  ///< 256 x 3, the colours from low to high, for a legend
 
   /// A copy made from this picture once for all who ask (with captions, encoded as PNG, ...): the first caller of a
   /// `key` makes it with `make`, others wait for it. The key is the address of something static of the maker.
   template <typename T>
-  std::shared_ptr<const T> derived(const void* key,
-                                   const std::function<std::shared_ptr<const T>()>& make) const {
+  std::shared_ptr<const T> derived(const void* key, const std::function<std::shared_ptr<const T>()>& make) const {
     MutexLock lock(derived_mutex_);
     for (auto& entry : derived_) {
       if (entry.first == key) return std::static_pointer_cast<const T>(entry.second);

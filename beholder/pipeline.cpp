@@ -21,8 +21,6 @@ bool looks_differ(const Settings& a, const Settings& b) {
   return a.scaling != b.scaling || a.colormap != b.colormap || a.info != b.info;
 }
 
-std::string_view first_line(std::string_view text) { return text.substr(0, text.find('\n')); }
-
 /// A filled slot on the render thread: given back when this ends, however it ends. The training thread may fill it as
 /// soon as what was enqueued until then on the current streams is done.
 class Draining {
@@ -64,10 +62,8 @@ Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Di
   } catch (const std::system_error& e) {
     settings_->remove_listener(listener_);
     stop_ = true;
-    errors_ = 1;
-    last_error_ = std::string("no thread for rendering: ") + e.what();
     not_before_ = std::numeric_limits<Clock::duration::rep>::max();
-    log_error(last_error_ + "; nothing is shown, the training goes on");
+    errors_.report("starting the render thread", e.what(), "nothing is shown, the training goes on");
   }
 }
 
@@ -111,37 +107,9 @@ void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Captur
   changed_.notify_all();
 }
 
-void Pipeline::report(const char* where, std::string_view error) noexcept {
-  try {
-    std::string line;
-    {
-      MutexLock lock(mutex_);
-      ++errors_;
-      last_error_ = first_line(error);
-      if (known_errors_.size() >= 100 || known_errors_.count(last_error_) > 0) return;
-      line = std::string(where) + ": " + last_error_ + "; this picture is left out, the training goes on";
-      known_errors_.insert(last_error_);
-    }
-    log_error(line);
-  } catch (...) {  // no memory, not even for the text
-    if (!no_memory_told_.exchange(true)) log_error(no_memory_line_);
-  }
-}
-
-template <typename Call>
-void Pipeline::guarded(const char* where, const Call& call) {
-  try {
-    call();
-  } catch (const std::exception& e) {
-    report(where, e.what());
-  } catch (...) {
-    report(where, "an exception that is no std::exception");
-  }
-}
-
 void Pipeline::run() {
   begin_own_thread("bh render");
-  guarded("starting the render thread", [] { use_one_cpu_thread(); });
+  errors_.guarded("starting the render thread", [] { use_one_cpu_thread(); });
   for (;;) {
     std::optional<PlanRequest> request;
     std::optional<Item> item;
@@ -164,10 +132,10 @@ void Pipeline::run() {
       }
     }
     const auto started = Clock::now();
-    for (const auto& question : questions) guarded("answering a viewer", question);
-    if (settings_changed) guarded("changing the settings", [&] { follow_settings(); });
+    for (const auto& question : questions) errors_.guarded("answering a viewer", question);
+    if (settings_changed) errors_.guarded("changing the settings", [&] { follow_settings(); });
     if (request) {
-      guarded("planning the picture", [&] { make_plan_now(*request); });
+      errors_.guarded("planning the picture", [&] { make_plan_now(*request); });
       // The first plan of a picture is paid for with the picture; one after the other (shapes that change at each
       // update, plans that fail) are paid for like pictures.
       if (std::exchange(plan_unused_, true)) account_cpu(started);
@@ -175,7 +143,7 @@ void Pipeline::run() {
       planning_ = request_.has_value();
     }
     if (item) {
-      guarded("rendering", [&] { render(*item); });
+      errors_.guarded("rendering", [&] { render(*item); });
       if (item->slot) abandon(*item->slot);  // after an exception
       plan_unused_ = false;
       item.reset();
@@ -185,7 +153,7 @@ void Pipeline::run() {
                                   [](const auto& plan) { return plan.use_count() == 1 && plan->quiet(); }),
                    retired_.end());
   }
-  guarded("ending the render thread", [&] { free_device_memory(); });
+  errors_.guarded("ending the render thread", [&] { free_device_memory(); });
 }
 
 /// Here, where what the devices still do with it is known, and may be waited for.
@@ -377,8 +345,8 @@ void Pipeline::account_cpu(Clock::time_point started) {
 void Pipeline::add_to(State& state) const {
   MutexLock lock(mutex_);
   state.rendered = rendered_;
-  state.errors += errors_;
-  if (!last_error_.empty()) state.last_error = last_error_;
+  state.errors += errors_.count();
+  if (std::string last = errors_.last(); !last.empty()) state.last_error = std::move(last);
   state.background = background_;
   state.max_background = options_.max_background;
   state.max_device_bytes = options_.max_device_bytes;

@@ -11,11 +11,11 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "beholder/dispatcher.h"
+#include "beholder/error_log.h"
 #include "beholder/moving_rate.h"
 #include "beholder/options.h"
 #include "beholder/plan.h"
@@ -52,7 +52,9 @@ class Pipeline {
   /// Hands over a filled slot of `plan`.
   void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
   /// The budget of our own threads allows no picture before this.
-  Clock::time_point not_before() const { return Clock::time_point(Clock::duration(not_before_.load(std::memory_order_relaxed))); }
+  Clock::time_point not_before() const {
+    return Clock::time_point(Clock::duration(not_before_.load(std::memory_order_relaxed)));
+  }
 
   /// Adds what the render thread knows.
   void add_to(State& state) const;
@@ -60,8 +62,8 @@ class Pipeline {
   std::shared_ptr<const Picture> last_picture() const;
   /// See Run::value_at. Any thread but the render thread.
   std::optional<ShownValue> value_at(uint64_t sequence, int x, int y);
-  /// Counts and logs (once per text) a failure.
-  void report(const char* where, std::string_view error) noexcept;
+  /// Of the render thread, and of update().
+  ErrorLog& errors() { return errors_; }
   /// False where the system had no thread for it, which was logged: then nothing is ever due.
   bool running() const { return thread_.joinable(); }
 
@@ -81,13 +83,12 @@ class Pipeline {
   void free_device_memory();
   void account_cpu(Clock::time_point started);
   void log_not_shown(const Plan& plan);
-  template <typename Call>
-  void guarded(const char* where, const Call& call);
 
   const Options options_;
   const std::shared_ptr<SharedSettings> settings_;
   Dispatcher& dispatcher_;
   std::atomic<int64_t> not_before_{0};  // Clock's ticks
+  ErrorLog errors_{"", "this picture is left out, the training goes on"};
 
   mutable Mutex mutex_;
   Condition changed_;
@@ -100,20 +101,14 @@ class Pipeline {
   std::shared_ptr<const Plan> plan_ BEHOLDER_GUARDED_BY(mutex_);
   std::shared_ptr<const Picture> last_ BEHOLDER_GUARDED_BY(mutex_);
   int64_t rendered_ BEHOLDER_GUARDED_BY(mutex_) = 0;
-  int64_t errors_ BEHOLDER_GUARDED_BY(mutex_) = 0;
-  std::string last_error_ BEHOLDER_GUARDED_BY(mutex_);
-  std::set<std::string> known_errors_ BEHOLDER_GUARDED_BY(mutex_);
   double background_ BEHOLDER_GUARDED_BY(mutex_) = 0;
-  // Made while there is memory.
-  const std::string no_memory_line_ = "no memory: pictures are left out, the training goes on";
-  std::atomic<bool> no_memory_told_{false};
 
   // Of the render thread alone.
   std::shared_ptr<PixelPool> pool_ = std::make_shared<PixelPool>();
   std::unique_ptr<ViewRenderer> main_;  // the film's view, which usually is the live one too
   std::unique_ptr<ViewRenderer> live_;  // a live view of its own: solo, page, zoom, pan or pause
   std::optional<PlanRequest> last_request_;
-  bool plan_unused_ = false;  // the last thing done was a plan, not a picture
+  bool plan_unused_ = false;                          // the last thing done was a plan, not a picture
   std::vector<std::shared_ptr<const Plan>> retired_;  // freed here, not on the training thread
   std::set<std::string> logged_not_shown_;
   Settings followed_;

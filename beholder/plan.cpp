@@ -55,9 +55,7 @@ bool fits_geometry(const std::vector<int64_t>& sizes) {
   return room > 0;
 }
 
-bool is_picture(const std::vector<int64_t>& sizes) {
-  return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3);
-}
+bool is_picture(const std::vector<int64_t>& sizes) { return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3); }
 
 /// (first, length) of each run of neighbours; nothing where the runs are too short to be copied as such.
 std::vector<std::pair<int64_t, int64_t>> runs_of(const std::vector<int64_t>& offsets) {
@@ -140,11 +138,19 @@ SectionInfo describe_section(const TensorSpec& spec, const Section& section) {
   info.kind = spec.kind;
   info.shape = spec.sizes;
   info.dtype = c10::toString(spec.dtype);
-  std::transform(info.dtype.begin(), info.dtype.end(), info.dtype.begin(), [](unsigned char c) { return std::tolower(c); });
-  static const std::map<std::string, std::string> usual = {
-      {"float", "float32"}, {"double", "float64"}, {"half", "float16"},      {"long", "int64"},
-      {"int", "int32"},     {"short", "int16"},    {"char", "int8"},         {"byte", "uint8"},
-      {"complexfloat", "complex64"}, {"complexdouble", "complex128"}, {"complexhalf", "complex32"}};
+  std::transform(info.dtype.begin(), info.dtype.end(), info.dtype.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  static const std::map<std::string, std::string> usual = {{"float", "float32"},
+                                                           {"double", "float64"},
+                                                           {"half", "float16"},
+                                                           {"long", "int64"},
+                                                           {"int", "int32"},
+                                                           {"short", "int16"},
+                                                           {"char", "int8"},
+                                                           {"byte", "uint8"},
+                                                           {"complexfloat", "complex64"},
+                                                           {"complexdouble", "complex128"},
+                                                           {"complexhalf", "complex32"}};
   const auto found = usual.find(info.dtype);
   if (found != usual.end()) info.dtype = found->second;
   info.device = spec.device.str();
@@ -188,9 +194,10 @@ std::string none_can_be_shown(const PlanRequest& request, const Settings& settin
   }
   if (request.tensors.size() > kNamed) text += ", ...";
   const std::string what = to_string(settings.values);
-  return (settings.values == Values::Frame ? "the frame cannot be shown: "
-                                           : "none of " + std::to_string(request.tensors.size()) + " " + what +
-                                                 " can be shown: ") + text;
+  return (settings.values == Values::Frame
+              ? "the frame cannot be shown: "
+              : "none of " + std::to_string(request.tensors.size()) + " " + what + " can be shown: ") +
+         text;
 }
 
 /// The channel of each value of a tap of rank 2 or 4 whose values are no box, counted from 0 in the order of channels.
@@ -217,8 +224,8 @@ bool is_wanted(const TensorSpec& spec, const Settings& settings) {
 
 /// The layout of one view, and the index among all candidates of each tensor it was made for.
 std::pair<Layout, std::vector<size_t>> lay_out(const PlanRequest& request, const Settings& settings,
-                                               const Options& options, int64_t max_values,
-                                               int64_t max_picture_bytes, std::string* message) {
+                                               const Options& options, int64_t max_values, int64_t max_picture_bytes,
+                                               std::string* message) {
   std::vector<TensorShape> shapes;
   std::vector<size_t> candidates;
   size_t showable = 0;
@@ -251,7 +258,8 @@ std::pair<Layout, std::vector<size_t>> lay_out(const PlanRequest& request, const
     // The section has gone: all of them, until it comes back or the viewer leaves solo.
   }
   if (settings.layout == LayoutKind::Classic) {
-    return {bounded_classic(std::move(shapes), settings.show_all, max_values, max_picture_bytes), std::move(candidates)};
+    return {bounded_classic(std::move(shapes), settings.show_all, max_values, max_picture_bytes),
+            std::move(candidates)};
   }
   return {fit_layout(shapes, width, height, settings.show_all, settings.page, max_values), std::move(candidates)};
 }
@@ -380,9 +388,10 @@ void allocate_slots(Plan& plan, int count) {
     for (const auto& group : plan.groups) {
       const auto bytes = group.count * static_cast<int64_t>(c10::elementSize(group.dtype));
       // Values of the CPU that are rendered on a device travel from pinned memory: the render thread does not wait.
-      slot->buffers.push_back(group.device.is_cpu()
-                                  ? host_buffer(bytes, plan.device).view(group.dtype).zero_()
-                                  : at::zeros({group.count}, at::TensorOptions().dtype(group.dtype).device(group.device)));
+      slot->buffers.push_back(
+          group.device.is_cpu()
+              ? host_buffer(bytes, plan.device).view(group.dtype).zero_()
+              : at::zeros({group.count}, at::TensorOptions().dtype(group.dtype).device(group.device)));
     }
     for (const auto& view : plan.views) {
       std::vector<at::Tensor> targets;
@@ -489,7 +498,8 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
   plan->device = main_device(plan->tensors);
   plan->names = names_of(request);
   for (const auto& spec : plan->tensors) {
-    if (!spec.refusal.empty()) plan->not_shown.emplace_back(spec.name, spec.refusal);
+    if (!spec.refusal.empty())
+      plan->not_shown.emplace_back(spec.name, spec.refusal);
     else if (std::find(plan->devices.begin(), plan->devices.end(), spec.device) == plan->devices.end())
       plan->devices.push_back(spec.device);
   }
@@ -506,8 +516,8 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
     views.push_back({live, {true, false}});
   }
   // Host memory is shared with the callbacks' queues: half of it.
-  const int64_t budget = (on_cpu ? options.max_host_bytes / 2 : options.max_device_bytes) /
-                         static_cast<int64_t>(views.size());
+  const int64_t budget =
+      (on_cpu ? options.max_host_bytes / 2 : options.max_device_bytes) / static_cast<int64_t>(views.size());
   for (const auto& [settings, kind] : views) {
     ViewPlan view;
     view.settings = settings;

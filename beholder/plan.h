@@ -31,8 +31,8 @@ struct TensorSpec {
   std::vector<int64_t> sizes, strides;  ///< strides are empty where the layout is not strided
   c10::ScalarType dtype = c10::ScalarType::Undefined;
   c10::Device device = c10::Device(c10::kCPU);
-  bool dense = true;     ///< strided and plain; otherwise (sparse, quantized) it is made dense at each capture
-  std::string refusal;   ///< not empty: why it cannot be shown ("empty", "meta tensor: it has no values", ...)
+  bool dense = true;    ///< strided and plain; otherwise (sparse, quantized) it is made dense at each capture
+  std::string refusal;  ///< not empty: why it cannot be shown ("empty", "meta tensor: it has no values", ...)
 
   int64_t numel() const;
   /// True where `candidate` can be gathered with a plan made for this spec. Names are not compared.
@@ -68,7 +68,7 @@ struct StagedSection {
   /// `inner` as (first, length) of its runs of neighbours; empty where they are not worth it.
   std::vector<std::pair<int64_t, int64_t>> inner_runs;
   int64_t inner_step = 0;  ///< between neighbours of `inner`, where it is the same for all; else 0
-  at::Tensor index;  ///< the same for other devices: int64, (count), on the tensor's device; undefined on the CPU
+  at::Tensor index;        ///< the same for other devices: int64, (count), on the tensor's device; undefined on the CPU
 };
 
 /// Values of one view from one device with one dtype.
@@ -89,14 +89,14 @@ struct ViewPlan {
   Settings settings;
   std::shared_ptr<const Layout> layout;
   std::vector<StagedSection> sections;
-  std::vector<SectionInfo> infos;  ///< the constant part of what viewers are told
-  std::vector<bool> taps;          ///< per section: a tap of rank 2 or 4
+  std::vector<SectionInfo> infos;               ///< the constant part of what viewers are told
+  std::vector<bool> taps;                       ///< per section: a tap of rank 2 or 4
   std::vector<std::vector<int64_t>> tap_sizes;  ///< (samples, channels) or (samples, channels, height, width), as shown
   /// Of a tap whose values are no box: the channel of each value, counted from 0 as shown. (CPU)
   std::vector<std::vector<int32_t>> tap_channels;
-  int64_t value_count = 0;         ///< with padding to kChunk
+  int64_t value_count = 0;  ///< with padding to kChunk
   std::string message;
-  std::string fingerprint;         ///< equal fingerprints: values stand at the same places, the history stays true
+  std::string fingerprint;  ///< equal fingerprints: values stand at the same places, the history stays true
   /// Per section and pixel column: the value's position within its row, -1 = gap. (CPU)
   std::vector<std::vector<int32_t>> pixel_columns;
   // For other devices, on Plan::device:
@@ -116,7 +116,7 @@ struct Slot {
   std::vector<at::Tensor> buffers;
   /// views[i]: the part of buffers[...] for sections of the plan, in the order of Plan::staged().
   std::vector<std::vector<at::Tensor>> targets;  // per view, per section; shaped like the box, for other devices
-  std::vector<DeviceEvent> filled;   ///< per device of Plan::devices, recorded by the training thread
+  std::vector<DeviceEvent> filled;               ///< per device of Plan::devices, recorded by the training thread
   std::vector<DeviceEvent> drained;  ///< likewise, recorded by the render thread; first when the plan was made
 
   /// True when no device works on it any more. Does not wait.
@@ -129,12 +129,12 @@ struct Plan {
   std::vector<TensorSpec> tensors;
   std::vector<ViewPlan> views;
   std::vector<StagingGroup> groups;
-  std::vector<c10::Device> devices;              ///< those with values
-  c10::Device device = c10::Device(c10::kCPU);   ///< where pictures are rendered
+  std::vector<c10::Device> devices;                  ///< those with values
+  c10::Device device = c10::Device(c10::kCPU);       ///< where pictures are rendered
   mutable std::vector<std::unique_ptr<Slot>> slots;  ///< contents change, the vector does not
   std::vector<std::pair<std::string, std::string>> not_shown;
   std::shared_ptr<const std::vector<std::string>> names;  ///< see Picture::names
-  int64_t device_bytes = 0, host_bytes = 0;      ///< estimates, slots and rendering included
+  int64_t device_bytes = 0, host_bytes = 0;               ///< estimates, slots and rendering included
 
   /// True when no device works on the slots any more: they can be freed. Does not wait.
   bool quiet() const;
@@ -143,7 +143,8 @@ struct Plan {
 /// Slots of a plan: one being filled while another is rendered.
 constexpr int kSlots = 2;
 
-/// Makes a plan. Allocates on the devices, waits for its uploads; may throw (out of memory, ...). `slots` = kSlots, or 1 for still pictures.
+/// Makes a plan. Allocates on the devices, waits for its uploads; may throw (out of memory, ...). `slots` = kSlots, or
+/// 1 for still pictures.
 std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options& options, int slots = kSlots);
 
 }  // namespace beholder

@@ -239,7 +239,8 @@ std::shared_ptr<Picture> ViewRenderer::finish() {
   if (!plan_->device.is_cpu()) {
     const auto* bytes = static_cast<const uint8_t*>(host_.data_ptr());
     std::memcpy(picture_->rgb.data(), bytes, picture_->rgb.size());
-    std::copy_n(bytes + picture_bytes(view), numbers_.size() * sizeof(double), reinterpret_cast<uint8_t*>(numbers_.data()));
+    std::copy_n(bytes + picture_bytes(view), numbers_.size() * sizeof(double),
+                reinterpret_cast<uint8_t*>(numbers_.data()));
     rendered_ = at::Tensor();
   }
   const HistoryFacts history = history_facts();
@@ -269,8 +270,9 @@ std::shared_ptr<Picture> ViewRenderer::finish() {
     all_max = std::max(all_max, numbers[i].max);
   }
   const bool change = mode_of(settings_) == Mode::Change;
-  const RenderTask task{view,        shown_, change ? history.previous : at::Tensor(), range_of(settings_, mode_of(settings_)),
-                        statistics_, table};
+  const RenderTask task{
+      view,        shown_, change ? history.previous : at::Tensor(), range_of(settings_, mode_of(settings_)),
+      statistics_, table};
   for (size_t i = 0; i < view.sections.size(); ++i) {
     describe(picture.sections[i], task, i, numbers[i], all_min, all_max);
     if (mode_of(settings_) != Mode::Current) picture.sections[i].dead_share.reset();  // 0 is then "did not change"

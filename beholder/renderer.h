@@ -84,10 +84,10 @@ class ViewRenderer {
   bool statistics_ = true;
   History history_;
   std::optional<HistoryFacts> frozen_;  // of a frozen copy, which has no history of its own until its next render()
-  at::Tensor shown_;     // float32 (value_count): what the picture shows
-  at::Tensor rendered_;  // on other devices: render_on_device()'s result, kept until finish()
-  at::Tensor host_;      // pinned, the same bytes
-  at::Tensor colours_, host_colours_;  // on other devices: the last ColourTable there, and pinned
+  at::Tensor shown_;                    // float32 (value_count): what the picture shows
+  at::Tensor rendered_;                 // on other devices: render_on_device()'s result, kept until finish()
+  at::Tensor host_;                     // pinned, the same bytes
+  at::Tensor colours_, host_colours_;   // on other devices: the last ColourTable there, and pinned
   std::shared_ptr<Picture> picture_;
   std::vector<double> numbers_;
 };

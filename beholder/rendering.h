@@ -15,8 +15,8 @@ namespace beholder {
 
 /// What one section's shown values amount to. NaN and infinities are counted and left out of the rest.
 struct SectionNumbers {
-  double min, max;          ///< +inf, -inf where nothing is finite
-  double sum, squares;      ///< of the finite values
+  double min, max;      ///< +inf, -inf where nothing is finite
+  double sum, squares;  ///< of the finite values
   double zeros, nans, infs;
   double dead;              ///< of a tap: channels that are 0 in all samples shown
   double previous_squares;  ///< mode change: of the values before
@@ -37,9 +37,9 @@ struct RenderTask {
   const at::Tensor& values;    ///< float32 (view.value_count): what is shown
   const at::Tensor& previous;  ///< the same before the change; may be undefined
   ColourRange range;
-  bool statistics;             ///< sum, squares, zeros, dead are wanted
+  bool statistics;  ///< sum, squares, zeros, dead are wanted
   const ColourTable& table;
-  at::Tensor device_table{};   ///< for render_on_device(): the same there, uint8 (kColours, 3)
+  at::Tensor device_table{};  ///< for render_on_device(): the same there, uint8 (kColours, 3)
 };
 
 /// Fills `rgb` (height x width x 3) and one entry of `numbers` per section.

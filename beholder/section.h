@@ -78,11 +78,11 @@ struct Grid {
 
 /// One tensor on the canvas.
 struct Section {
-  size_t tensor = 0;  ///< index into the list that the layout was made for
-  Rect area;          ///< everything that belongs to it; areas do not overlap
-  Rect caption;       ///< where its text stands, inside area; height 0 where captions were dropped
+  size_t tensor = 0;            ///< index into the list that the layout was made for
+  Rect area;                    ///< everything that belongs to it; areas do not overlap
+  Rect caption;                 ///< where its text stands, inside area; height 0 where captions were dropped
   bool caption_inline = false;  ///< a vector: the name stands left of the strip, on the same line
-  Rect picture;       ///< where its values stand, inside area
+  Rect picture;                 ///< where its values stand, inside area
   Selection selection;
   Grid grid;
   /// picture.height entries: the grid row that this pixel row shows, -1 = gap. picture.width likewise for columns.
@@ -93,8 +93,8 @@ struct Section {
   /// Tensor's first dimension runs down, second across, or the other way round, in words for people:
   /// "rows: input channels, columns: output channels".
   std::string reading;
-  bool complete = true;   ///< every value of the tensor is shown
-  bool sampled = false;   ///< the values shown are a regular sample of the whole, not its top-left part
+  bool complete = true;  ///< every value of the tensor is shown
+  bool sampled = false;  ///< the values shown are a regular sample of the whole, not its top-left part
 };
 
 }  // namespace beholder

@@ -108,8 +108,7 @@ Control number(std::string keys, std::string name, std::string label, double min
     return {};
   };
   c.step = [member, minimum, maximum, next](Settings& s, int direction) {
-    s.*member =
-        static_cast<Number>(std::clamp(next(static_cast<double>(s.*member), direction), minimum, maximum));
+    s.*member = static_cast<Number>(std::clamp(next(static_cast<double>(s.*member), direction), minimum, maximum));
   };
   return c;
 }
@@ -190,11 +189,10 @@ std::vector<Control> make_controls() {
                          "all values, or a regular sample of the whole instead of the top-left part"));
   table.push_back(choice("l", "layout", "layout", {"fit", "classic"}, &Settings::layout,
                          "several columns on a fixed canvas, or the original's single column"));
-  table.push_back(choice("c", "colormap", "colormap",
-                         {"magma", "inferno", "plasma", "viridis", "gray", "diverging"}, &Settings::colormap,
-                         "colours from low to high"));
-  table.push_back(number("+ -", "fps", "FPS", 0, 60, &Settings::fps, next_fps,
-                         "pictures per second wished; 0 shows nothing new"));
+  table.push_back(choice("c", "colormap", "colormap", {"magma", "inferno", "plasma", "viridis", "gray", "diverging"},
+                         &Settings::colormap, "colours from low to high"));
+  table.push_back(
+      number("+ -", "fps", "FPS", 0, 60, &Settings::fps, next_fps, "pictures per second wished; 0 shows nothing new"));
   table.push_back(on_off("space", "paused", "pause", &Settings::paused, "hold the live picture; the film goes on"));
   table.push_back(on_off("r", "recording", "record", &Settings::recording, "write the film"));
   table.push_back(action("n p", "next", "next / previous", "next or previous section in solo, else page"));
@@ -210,7 +208,8 @@ std::vector<Control> make_controls() {
   table.push_back(text("filter", "filter", &Settings::filter,
                        "globs on tensor names: * crosses dots, commas separate, ! excludes"));
   table.push_back(text("solo", "solo section", &Settings::solo, "name of the section that fills the canvas"));
-  table.push_back(number("", "page", "page", 0, 100000, &Settings::page, by_one, "page, from 0, when there are several"));
+  table.push_back(
+      number("", "page", "page", 0, 100000, &Settings::page, by_one, "page, from 0, when there are several"));
   table.push_back(number("", "pan_x", "pan across", 0, 1, &Settings::pan_x, by_tenth, "in solo, 0 to 1"));
   table.push_back(number("", "pan_y", "pan down", 0, 1, &Settings::pan_y, by_tenth, "in solo, 0 to 1"));
   for (auto& control : table) control.bindings = bindings_of(control.keys);
@@ -245,7 +244,9 @@ Settings within_ranges(Settings s) {
   const auto limit = [](auto value, auto otherwise, double low, double high) {
     const auto number = static_cast<double>(value);
     if (!(number == number)) return otherwise;  // NaN
-    return number < low ? static_cast<decltype(value)>(low) : number > high ? static_cast<decltype(value)>(high) : value;
+    return number < low    ? static_cast<decltype(value)>(low)
+           : number > high ? static_cast<decltype(value)>(high)
+                           : value;
   };
   for (const auto& control : controls()) {
     const double low = control.minimum, high = control.maximum;
@@ -293,8 +294,8 @@ bool needs_capture(const Settings& from, const Settings& to) {
 }
 
 bool clears_history(const Settings& from, const Settings& to) {
-  return from.values != to.values || from.mode != to.mode || from.show_all != to.show_all ||
-         from.layout != to.layout || from.filter != to.filter;
+  return from.values != to.values || from.mode != to.mode || from.show_all != to.show_all || from.layout != to.layout ||
+         from.filter != to.filter;
 }
 
 const char* to_string(Values v) {

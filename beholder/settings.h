@@ -74,7 +74,7 @@ struct KeyBinding {
 /// table are made from it, so they cannot disagree.
 struct Control {
   enum class Type { Choice, Switch, Number, Text, Action };
-  std::string keys;   ///< as a person reads them: "v", "[ ]", "space"; empty = no key
+  std::string keys;  ///< as a person reads them: "v", "[ ]", "space"; empty = no key
   /// The same for programs, with the keys that share them on common keyboards ("=" for "+").
   std::vector<KeyBinding> bindings;
   std::string name;   ///< wire name: "window_size"; for an action its verb: "snapshot"
@@ -138,7 +138,7 @@ class SharedSettings {
 
  private:
   struct Listener {
-    int id;                      // these two: set before it is one of listeners_
+    int id;  // these two: set before it is one of listeners_
     std::function<void()> call;
     RecursiveMutex running;  // held while it runs, so that remove_listener() can wait for its end
     bool removed BEHOLDER_GUARDED_BY(running) = false;

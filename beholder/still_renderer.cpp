@@ -68,7 +68,8 @@ std::shared_ptr<const Picture> StillRenderer::render(const std::vector<NamedTens
     size_t i = 0;
     try {
       for (; i < candidates.size(); ++i) {
-        if (state_->plan->tensors[i].refusal.empty()) gather(*state_->plan, *state_->index, *slot, i, candidates[i].tensor);
+        if (state_->plan->tensors[i].refusal.empty())
+          gather(*state_->plan, *state_->index, *slot, i, candidates[i].tensor);
       }
     } catch (const c10::Error& e) {
       record_filled(*slot);
@@ -86,7 +87,8 @@ std::shared_ptr<const Picture> StillRenderer::render(const std::vector<NamedTens
       for (const auto& device : plan->devices) event.block_current_stream(device);
     }
     // The last view is the live one: with solo, page, zoom and pan.
-    state_->renderer.render(plan, plan->views.size() - 1, *slot, {step, std::chrono::system_clock::now()}, plan->settings,
+    state_->renderer.render(plan, plan->views.size() - 1, *slot, {step, std::chrono::system_clock::now()},
+                            plan->settings,
                             /*statistics=*/true);
     side.synchronize();
   }

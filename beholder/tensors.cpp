@@ -34,8 +34,8 @@ const std::string* find_refusal(const Refusals& refusals, const std::string& nam
   const auto found = refusals.find(name);
   if (found == refusals.end() || !tensor.defined()) return nullptr;
   const Refusal& refusal = found->second;
-  const bool same = tensor.layout() == refusal.layout && tensor.scalar_type() == refusal.dtype &&
-                    tensor.device() == refusal.device;
+  const bool same =
+      tensor.layout() == refusal.layout && tensor.scalar_type() == refusal.dtype && tensor.device() == refusal.device;
   return same ? &refusal.reason : nullptr;
 }
 
@@ -66,8 +66,8 @@ void Tensors::attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module>
     const std::string stem = name.empty() ? "module" : name + "_";
     int number = 2;
     while (taken(stem + std::to_string(number))) ++number;
-    log_warning((name.empty() ? std::string("a second module is attached without a name") :
-                                "a second module is attached as '" + name + "'") +
+    log_warning((name.empty() ? std::string("a second module is attached without a name")
+                              : "a second module is attached as '" + name + "'") +
                 "; it is called " + stem + std::to_string(number) + ": give each one a name, attach(model, \"name\")");
     name = stem + std::to_string(number);
   }
@@ -77,8 +77,7 @@ void Tensors::attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module>
 
 bool Tensors::detach(const torch::nn::Module& module) {
   const auto before = roots_.size();
-  roots_.erase(std::remove_if(roots_.begin(), roots_.end(),
-                              [&](const Root& root) { return root.module == &module; }),
+  roots_.erase(std::remove_if(roots_.begin(), roots_.end(), [&](const Root& root) { return root.module == &module; }),
                roots_.end());
   if (roots_.size() == before) return false;
   walk();
@@ -106,22 +105,21 @@ void Tensors::walk() {
                roots_.end());
   std::unordered_set<const c10::TensorImpl*> seen;  // a parameter under two names is shown under the first
   std::unordered_set<const torch::nn::Module*> path;
-  const std::function<void(const torch::nn::Module&, const std::string&)> visit =
-      [&](const torch::nn::Module& module, const std::string& name) {
-        if (!path.insert(&module).second) return;  // a module reached twice
-        for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-          const at::Tensor& tensor = item.value();
-          if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
-          parameters_.push_back({name.empty() ? item.key() : name + "." + item.key(), name,
-                                 parameter_kind(module, tensor),
-                                 c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(
-                                     tensor.getIntrusivePtr())});
-        }
-        // Not named_modules(): it throws for a module on the stack.
-        for (const auto& child : module.named_children()) {
-          if (child.value()) visit(*child.value(), name.empty() ? child.key() : name + "." + child.key());
-        }
-      };
+  const std::function<void(const torch::nn::Module&, const std::string&)> visit = [&](const torch::nn::Module& module,
+                                                                                      const std::string& name) {
+    if (!path.insert(&module).second) return;  // a module reached twice
+    for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+      const at::Tensor& tensor = item.value();
+      if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+      parameters_.push_back(
+          {name.empty() ? item.key() : name + "." + item.key(), name, parameter_kind(module, tensor),
+           c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr())});
+    }
+    // Not named_modules(): it throws for a module on the stack.
+    for (const auto& child : module.named_children()) {
+      if (child.value()) visit(*child.value(), name.empty() ? child.key() : name + "." + child.key());
+    }
+  };
   for (const auto& root : roots_) {
     const auto keep = root.owner.lock();
     if (root.owned && !keep) continue;

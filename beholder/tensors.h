@@ -31,7 +31,7 @@ struct Candidate {
   const std::string* module = nullptr;
   Kind kind = Kind::Array;
   bool tap = false;
-  at::Tensor tensor;  ///< may be undefined (a gradient that does not exist)
+  at::Tensor tensor;                     ///< may be undefined (a gradient that does not exist)
   const std::string* refusal = nullptr;  ///< why it is not to be read, where a gather has failed before
 };
 
@@ -55,8 +55,8 @@ const std::string* find_refusal(const Refusals& refusals, const std::string& nam
 /// is kept alive.
 class Tensors {
  public:
-  /// `owner`: empty for a module that the user promises to keep. A module attached before gets its new name; a name that
-  /// another module has is made unique, with one line.
+  /// `owner`: empty for a module that the user promises to keep. A module attached before gets its new name; a name
+  /// that another module has is made unique, with one line.
   void attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module> owner, bool owned, std::string name);
   /// Returns false where it was not attached.
   bool detach(const torch::nn::Module& module);

@@ -141,7 +141,7 @@ class LiveConnections {
   std::list<std::thread> pool_ BEHOLDER_GUARDED_BY(mutex_);
   std::vector<std::thread::id> retired_ BEHOLDER_GUARDED_BY(mutex_);  // threads of pool_ that have ended
   int idle_threads_ BEHOLDER_GUARDED_BY(mutex_) = 0;
-  int busy_ BEHOLDER_GUARDED_BY(mutex_) = 0;       // connections in ready_ or with a thread
+  int busy_ BEHOLDER_GUARDED_BY(mutex_) = 0;        // connections in ready_ or with a thread
   bool ended_ BEHOLDER_GUARDED_BY(mutex_) = false;  // the pool's threads end
 
   std::thread thread_;  // used by the thread that starts and stops the server

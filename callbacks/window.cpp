@@ -144,7 +144,7 @@ struct Window::Child {
   bool closing BEHOLDER_GUARDED_BY(mutex) = false;
   pid_t pid BEHOLDER_GUARDED_BY(mutex) = 0;      // not reaped yet, so that a signal reaches no other process
   bool done BEHOLDER_GUARDED_BY(mutex) = false;  // the thread has nothing left to do
-  std::thread thread;  // used by the thread that opens and closes the window
+  std::thread thread;                            // used by the thread that opens and closes the window
 
   void run();
   bool wait_for_server();

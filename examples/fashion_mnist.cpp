@@ -1,5 +1,5 @@
-// Trains a small convolutional network on Fashion-MNIST and watches it: a film, a page in the browser, and a window where
-// there is a display.
+// Trains a small convolutional network on Fashion-MNIST and watches it: a film, a page in the browser, and a window
+// where there is a display.
 //
 //   fashion_mnist [--data DIR] [--seconds N] [--logdir DIR]
 //

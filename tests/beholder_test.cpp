@@ -302,7 +302,8 @@ TEST_CASE("a module may be detached and destroyed while its activations are bein
   CHECK_FALSE(at::hasThreadLocalCallbacks());
   net.reset();
   for (int i = 0; i < 10; ++i) watched.beholder.update();  // nothing is captured by these
-  CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 2; }, train)) == Names{"other.conv", "other.fc"});
+  CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 2; }, train)) ==
+        Names{"other.conv", "other.fc"});
   watched.beholder.detach(other);
   const Shown nothing = watched.next([](const Picture& p) { return p.names->empty(); }, train);
   REQUIRE(nothing);
@@ -319,10 +320,11 @@ TEST_CASE("a module is held weakly: the owner's last pointer destroys it") {
     alive = net.ptr();
     weight = net->fc->weight;
     watched.beholder.attach(net);
-    REQUIRE(watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
-      forward_backward(net);
-      watched.beholder.update();
-    }));
+    REQUIRE(watched.next([](const Picture& p) { return !p.sections.empty(); },
+                         [&] {
+                           forward_backward(net);
+                           watched.beholder.update();
+                         }));
     REQUIRE(watched.settle());
   }
   CHECK(alive.expired());
@@ -387,8 +389,9 @@ TEST_CASE("update() takes arrays and frames, as values and as functions") {
   nothing_comes("no frame passed: call update(frame)", [&] { beholder.update(); });
   nothing_comes("no frame passed: call update(frame)", [&] { beholder.update(arrays); });
   nothing_comes("the frame cannot be shown: frame (undefined)", [&] { beholder.update(Tensor()); });
-  nothing_comes("the frame cannot be shown: frame (a frame is (H, W) or (3, H, W); found [4, 5, 6])",
-                [&] { beholder.update(torch::zeros({4, 5, 6})); });
+  nothing_comes("the frame cannot be shown: frame (a frame is (H, W) or (3, H, W); found [4, 5, 6])", [&] {
+    beholder.update(torch::zeros({4, 5, 6}));
+  });
   CHECK(beholder.state().errors == 0);
 }
 
@@ -481,16 +484,18 @@ TEST_CASE("due() tells whether the next update() shows something") {
   REQUIRE(watched.next());
   REQUIRE(watched.settle());
   int due = 0;
-  REQUIRE(eventually([&] { return due == 5; }, [&] {
-    const State before = watched.beholder.state();
-    const bool said = watched.beholder.due();
-    watched.beholder.update();
-    const State after = watched.beholder.state();
-    if (!said) return;
-    ++due;
-    CHECK(after.captured + after.dropped == before.captured + before.dropped + 1);  // dropped on a machine that is too busy
-    CHECK_FALSE(watched.beholder.due());  // for the next 200 ms
-  }));
+  REQUIRE(eventually([&] { return due == 5; },
+                     [&] {
+                       const State before = watched.beholder.state();
+                       const bool said = watched.beholder.due();
+                       watched.beholder.update();
+                       const State after = watched.beholder.state();
+                       if (!said) return;
+                       ++due;
+                       CHECK(after.captured + after.dropped ==
+                             before.captured + before.dropped + 1);  // dropped on a machine that is too busy
+                       CHECK_FALSE(watched.beholder.due());          // for the next 200 ms
+                     }));
   watched.beholder.settings().edit([](Settings& s) { s.fps = 0; });
   CHECK_FALSE(watched.beholder.due());
   watched.beholder.settings().edit([](Settings& s) { s.filter = "fc*"; });  // other values: at once
@@ -503,10 +508,11 @@ TEST_CASE("who calls update() only when due() says so sees everything") {
   Net net;
   watched.beholder.attach(net);
   for (int i = 0; i < 3; ++i) {
-    const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
-      forward_backward(net);
-      if (watched.beholder.due()) watched.beholder.update({{"a", torch::ones({3})}});
-    });
+    const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); },
+                                       [&] {
+                                         forward_backward(net);
+                                         if (watched.beholder.due()) watched.beholder.update({{"a", torch::ones({3})}});
+                                       });
     CHECK(picture);
   }
 }
@@ -755,7 +761,8 @@ TEST_CASE("solo, page, zoom and pan never reach the film") {
   live_and_film([](Settings& s) { s.pan_x = 1; }, [](const Picture& p) { return p.settings.pan_x == 1; });
   live_and_film([](Settings& s) { s.solo = "", s.zoom = 1, s.pan_x = 0, s.page = 3; },
                 [](const Picture& p) { return p.settings.page == 3; });
-  live_and_film([](Settings& s) { s.solo = "no such section"; }, [](const Picture& p) { return p.sections.size() == 4; });
+  live_and_film([](Settings& s) { s.solo = "no such section"; },
+                [](const Picture& p) { return p.sections.size() == 4; });
   watched.beholder.settings().edit([](Settings& s) { s = quick().settings; });
   CHECK(watched.next([&](const Picture& p) { return p.film && p.live; }));
 }
@@ -828,7 +835,8 @@ TEST_CASE("everything may be changed from another thread while the training runs
   CHECK(watched.beholder.state().errors == 0);
   CHECK(watched.beholder.state().last_error == "");
   watched.beholder.settings().set(quick(Values::Gradients).settings);
-  const Shown picture = watched.next([](const Picture& p) { return p.names->size() == 4 && p.sections.size() == 4; }, step);
+  const Shown picture =
+      watched.next([](const Picture& p) { return p.names->size() == 4 && p.sections.size() == 4; }, step);
   REQUIRE(picture);
   CHECK(picture->settings.values == Values::Gradients);
   CHECK(picture->film);
@@ -847,26 +855,29 @@ TEST_CASE("gradients: one hint where there is none, and they are shown as soon a
   CHECK(names(picture) == kNet);
   CHECK(shows(picture, "fc.weight", net->fc->weight.grad()));
   for (int i = 0; i < 3; ++i) {  // update() after zero_grad()
-    REQUIRE(watched.next([](const Picture& p) { return p.sections.empty(); }, [&] {
-      forward_backward(net);
-      for (auto& parameter : net->parameters()) parameter.mutable_grad().reset();
-      watched.beholder.update();
-    }));
+    REQUIRE(watched.next([](const Picture& p) { return p.sections.empty(); },
+                         [&] {
+                           forward_backward(net);
+                           for (auto& parameter : net->parameters()) parameter.mutable_grad().reset();
+                           watched.beholder.update();
+                         }));
   }
   CHECK(log.count("before zero_grad()") == 1);
   CHECK(log.all().size() == 1);
   net->conv->weight.set_requires_grad(false);  // frozen
   net->conv->bias.set_requires_grad(false);
-  picture = watched.next([](const Picture& p) { return p.sections.size() == 2; }, [&] {
-    forward_backward(net);
-    watched.beholder.update();
-  });
+  picture = watched.next([](const Picture& p) { return p.sections.size() == 2; },
+                         [&] {
+                           forward_backward(net);
+                           watched.beholder.update();
+                         });
   CHECK(names(picture) == Names{"fc.weight", "fc.bias"});
   net->conv->weight.set_requires_grad(true);  // thawed
-  picture = watched.next([](const Picture& p) { return p.sections.size() == 3; }, [&] {
-    forward_backward(net);
-    watched.beholder.update();
-  });
+  picture = watched.next([](const Picture& p) { return p.sections.size() == 3; },
+                         [&] {
+                           forward_backward(net);
+                           watched.beholder.update();
+                         });
   CHECK(names(picture) == Names{"conv.weight", "fc.weight", "fc.bias"});
   CHECK(log.all().size() == 1);
 }
@@ -876,12 +887,13 @@ TEST_CASE("sparse gradients are shown") {
   torch::nn::Embedding embedding(torch::nn::EmbeddingOptions(20, 4).sparse(true));
   watched.beholder.attach(embedding, "embedding");
   Tensor dense;
-  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
-    embedding->zero_grad();
-    embedding->forward(torch::tensor({1, 5, 5, 7})).pow(2).sum().backward();
-    dense = embedding->weight.grad().to_dense();
-    watched.beholder.update();
-  });
+  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); },
+                                     [&] {
+                                       embedding->zero_grad();
+                                       embedding->forward(torch::tensor({1, 5, 5, 7})).pow(2).sum().backward();
+                                       dense = embedding->weight.grad().to_dense();
+                                       watched.beholder.update();
+                                     });
   CHECK(shows(picture, "embedding.weight", dense));
 }
 
@@ -904,7 +916,8 @@ TEST_CASE("dtypes, shapes and storages that change after attach are followed") {
   net->fc->weight.set_data(torch::randn({144, 3}).t());  // other strides
   CHECK(shows(watched.next(), "fc.weight", net->fc->weight));
   net->fc->weight.set_data(torch::randn({5, 7}));  // another shape
-  CHECK(shows(watched.next([](const Picture& p) { return p.sections[2].shape[0] == 5; }), "fc.weight", net->fc->weight));
+  CHECK(
+      shows(watched.next([](const Picture& p) { return p.sections[2].shape[0] == 5; }), "fc.weight", net->fc->weight));
   net->fc->weight.set_data(torch::empty({0, 7}));
   Shown picture = watched.next([](const Picture& p) { return p.sections.size() == 3; });
   CHECK(section(picture, "fc.weight") == nullptr);
@@ -940,8 +953,9 @@ TEST_CASE("arrays may have another number, order, name, shape and dtype at each 
 
 TEST_CASE("two arrays of one name are both shown") {
   Watched watched(quick(Values::Arrays));
-  const Shown picture =
-      watched.next([&] { watched.beholder.update({{"a", torch::full({3}, 1.0)}, {"a", torch::full({3}, 2.0)}}); });
+  const Shown picture = watched.next([&] {
+    watched.beholder.update({{"a", torch::full({3}, 1.0)}, {"a", torch::full({3}, 2.0)}});
+  });
   REQUIRE(picture);
   REQUIRE(picture->sections.size() == 2);
   CHECK(picture->sections[0].statistics.max == 1);
@@ -986,9 +1000,11 @@ TEST_CASE("what cannot be shown is named once in the log, and in the state") {
   CHECK(left_out[0] == std::make_pair(std::string("hollow"), std::string("empty")));
   CHECK(left_out[1].first == "ghost");
   CHECK(left_out[3] == std::make_pair(std::string("nobody"), std::string("undefined")));
-  const Shown all = watched.next([](const Picture& p) { return p.sections.size() == 2; }, [&] {
-    watched.beholder.update({{"good", torch::ones({3})}, {"hollow", torch::zeros({2, 4})}});
-  });
+  const Shown all =
+      watched.next([](const Picture& p) { return p.sections.size() == 2; },
+                   [&] {
+                     watched.beholder.update({{"good", torch::ones({3})}, {"hollow", torch::zeros({2, 4})}});
+                   });
   CHECK(all);
   CHECK(watched.beholder.state().not_shown.empty());
 }
@@ -1036,18 +1052,19 @@ TEST_CASE("taps: dead units, a module's name, what is undefined, and a name that
   flat.select(1, 0).zero_();
   flat.select(1, 3).zero_();
   const Tensor scalar = torch::tensor(3.0), series = torch::rand({2, 3, 4});
-  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
-    auto& beholder = watched.beholder;
-    fc(torch::randn({2, 4}));
-    CHECK(beholder.tap("map", map).is_same(map));
-    CHECK(beholder.tap("flat", flat).is_same(flat));
-    beholder.tap("fc", torch::full({2, 2}, 5.0));
-    beholder.tap("series", series);
-    beholder.tap(std::string("scalar"), scalar);
-    CHECK_FALSE(beholder.tap("nothing", Tensor()).defined());
-    beholder.tap(nullptr, flat);
-    beholder.update();
-  });
+  const Shown picture = watched.next([](const Picture& p) { return !p.sections.empty(); },
+                                     [&] {
+                                       auto& beholder = watched.beholder;
+                                       fc(torch::randn({2, 4}));
+                                       CHECK(beholder.tap("map", map).is_same(map));
+                                       CHECK(beholder.tap("flat", flat).is_same(flat));
+                                       beholder.tap("fc", torch::full({2, 2}, 5.0));
+                                       beholder.tap("series", series);
+                                       beholder.tap(std::string("scalar"), scalar);
+                                       CHECK_FALSE(beholder.tap("nothing", Tensor()).defined());
+                                       beholder.tap(nullptr, flat);
+                                       beholder.update();
+                                     });
   CHECK(names(picture) == Names{"fc", "map", "flat", "fc (tap)", "series", "scalar"});
   REQUIRE(section(picture, "fc (tap)"));
   CHECK(section(picture, "fc (tap)")->statistics.max == 5);
@@ -1075,14 +1092,15 @@ TEST_CASE("activations: an evaluation without grad does not overwrite the traini
     net->forward(batch(2));
     net->train();
   };
-  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
-    if (before) evaluate();
-    const Tensor out = net->forward(batch());
-    trained[n++] = out.detach();
-    out.sum().backward();
-    if (!before) evaluate();
-    watched.beholder.update();
-  }));
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; },
+                     [&] {
+                       if (before) evaluate();
+                       const Tensor out = net->forward(batch());
+                       trained[n++] = out.detach();
+                       out.sum().backward();
+                       if (!before) evaluate();
+                       watched.beholder.update();
+                     }));
   REQUIRE(watched.settle());
   for (const auto& picture : watched.collector->pictures()) {
     CHECK(names(picture) == Names{"conv", "fc"});
@@ -1097,11 +1115,12 @@ TEST_CASE("activations: a run without grad shows the first forward") {
   const torch::NoGradGuard no_grad;
   std::map<int64_t, Tensor> first;
   int64_t n = 0;
-  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
-    first[n++] = net->forward(batch());
-    net->forward(batch());
-    watched.beholder.update();
-  }));
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; },
+                     [&] {
+                       first[n++] = net->forward(batch());
+                       net->forward(batch());
+                       watched.beholder.update();
+                     }));
   REQUIRE(watched.settle());
   for (const auto& picture : watched.collector->pictures()) CHECK(shows(picture, "fc", first.at(picture->step)));
 }
@@ -1112,16 +1131,17 @@ TEST_CASE("activations: of several forwards between two updates the first is sho
   watched.beholder.attach(net);
   std::map<int64_t, Tensor> first;
   int64_t n = 0;
-  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, [&] {
-    net->zero_grad();
-    for (int part = 0; part < 3; ++part) {
-      const Tensor out = net->forward(batch());
-      if (part == 0) first[n] = out.detach();
-      out.pow(2).sum().backward();
-    }
-    watched.beholder.update();
-    ++n;
-  }));
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; },
+                     [&] {
+                       net->zero_grad();
+                       for (int part = 0; part < 3; ++part) {
+                         const Tensor out = net->forward(batch());
+                         if (part == 0) first[n] = out.detach();
+                         out.pow(2).sum().backward();
+                       }
+                       watched.beholder.update();
+                       ++n;
+                     }));
   REQUIRE(watched.settle());
   for (const auto& picture : watched.collector->pictures()) {
     CHECK(names(picture) == Names{"conv", "fc"});
@@ -1192,8 +1212,8 @@ TEST_CASE("activations: a tensor that LibTorch cannot read is left out, and the 
   const auto values = GENERATE(Values::Activations, Values::Arrays);
   Watched watched(quick(values));
   const Tensor numbers = torch::ones({2, 2}).to(torch::kComplexHalf);
-  const Tensor odd = torch::sparse_coo_tensor(torch::tensor({{0, 1}, {1, 0}}), torch::ones({2}).to(torch::kComplexHalf),
-                                              {2, 2});
+  const Tensor odd =
+      torch::sparse_coo_tensor(torch::tensor({{0, 1}, {1, 0}}), torch::ones({2}).to(torch::kComplexHalf), {2, 2});
   bool readable = true;
   try {
     odd.to_dense();
@@ -1201,11 +1221,12 @@ TEST_CASE("activations: a tensor that LibTorch cannot read is left out, and the 
     readable = false;
   }
   const auto show = [&](const Tensor& tensor) {
-    return watched.next([](const Picture& p) { return !p.sections.empty(); }, [&] {
-      watched.beholder.tap("odd", tensor);
-      watched.beholder.tap("good", torch::ones({3}));
-      watched.beholder.update({{"odd", tensor}, {"good", torch::ones({3})}});
-    });
+    return watched.next([](const Picture& p) { return !p.sections.empty(); },
+                        [&] {
+                          watched.beholder.tap("odd", tensor);
+                          watched.beholder.tap("good", torch::ones({3}));
+                          watched.beholder.update({{"odd", tensor}, {"good", torch::ones({3})}});
+                        });
   };
   for (int i = 0; i < 3; ++i) {
     const Shown picture = show(odd);
@@ -1271,15 +1292,16 @@ TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapt
   constexpr auto kTime = 3s;
   while (steady_clock::now() - begun < kTime) {
     const double cpu = thread_cpu();
-    for (volatile int i = 0; i < 1000000; i = i + 1) {}  // long beside the clocks themselves
+    for (volatile int i = 0; i < 1000000; i = i + 1) {
+    }  // long beside the clocks themselves
     outside += thread_cpu() - cpu;
     watched.beholder.update();
   }
   const double share = (thread_cpu() - cpu_begun - outside) / seconds(kTime);
   const State state = watched.beholder.state();
   const double pictures_per_second = static_cast<double>(state.captured - before.captured) / seconds(kTime);
-  INFO("share " << share << " (says " << state.overhead << "), " << pictures_per_second << " pictures a second, an update takes "
-                << state.update_seconds << " s");
+  INFO("share " << share << " (says " << state.overhead << "), " << pictures_per_second
+                << " pictures a second, an update takes " << state.update_seconds << " s");
   CHECK(share < 2.5 * options.max_overhead);  // with the clocks of this test
   CHECK(state.captured > before.captured);
   CHECK(state.overhead < 2 * options.max_overhead);
@@ -1297,7 +1319,8 @@ TEST_CASE("the CPU time of our own threads is kept within max_background, and FP
   struct Busy : Callback {
     std::string name() const override { return "busy"; }
     void show(Shown) override {
-      for (const double begun = thread_cpu(); thread_cpu() - begun < 0.01;) {}
+      for (const double begun = thread_cpu(); thread_cpu() - begun < 0.01;) {
+      }
     }
   };
   watched.beholder.add(std::make_shared<Busy>());
@@ -1345,10 +1368,11 @@ TEST_CASE("counters: every capture is rendered and shown, and memory is told") {
   Net net;
   watched.beholder.attach(net);
   int64_t updates = 0;
-  REQUIRE(eventually([&] { return watched.collector->count() >= 20; }, [&] {
-    watched.beholder.update();
-    ++updates;
-  }));
+  REQUIRE(eventually([&] { return watched.collector->count() >= 20; },
+                     [&] {
+                       watched.beholder.update();
+                       ++updates;
+                     }));
   REQUIRE(watched.settle());
   const State state = watched.beholder.state();
   CHECK(state.updates == updates);
@@ -1414,7 +1438,9 @@ TEST_CASE("a callback may ask for the state, pictures and values until it is clo
     REQUIRE(eventually([&] { return asks->opened(); }));
     watched.beholder.settings().edit([](Settings& s) { s.filter = "a"; });
     REQUIRE(eventually([&] { return asks->count() == 1; },
-                       [&] { watched.beholder.update({{"a", torch::full({4, 4}, 2.5)}}); }));
+                       [&] {
+                         watched.beholder.update({{"a", torch::full({4, 4}, 2.5)}});
+                       }));
     CHECK(asks->run.directory == watched.beholder.directory());
     CHECK(asks->run.settings.get() == &watched.beholder.settings());
     run = asks->run;
@@ -1480,7 +1506,8 @@ TEST_CASE("two Beholders in one process show the same module, each as its own se
   CHECK(names(first.next([](const Picture& p) { return p.sections.size() == 2; }, step)) == Names{"conv", "fc"});
   CHECK(names(second.next([](const Picture& p) { return p.sections.size() == 4; }, step)) == with_prefix("net", kNet));
   second.beholder.settings().edit([](Settings& s) { s.values = Values::Activations; });
-  CHECK(names(second.next([](const Picture& p) { return p.sections.size() == 2; }, step)) == Names{"net.conv", "net.fc"});
+  CHECK(names(second.next([](const Picture& p) { return p.sections.size() == 2; }, step)) ==
+        Names{"net.conv", "net.fc"});
   CHECK(first.next(step));
 }
 
@@ -1494,14 +1521,16 @@ TEST_CASE("each of two training threads has a Beholder of its own") {
       watched.beholder.attach(net);
       std::map<int64_t, Tensor> trained;
       int64_t n = 0;
-      bool ok = eventually([&] { return watched.collector->count() >= 10; }, [&] {
-        const Tensor out = net->forward(batch(3 + static_cast<int64_t>(t)));
-        trained[n++] = out.detach();
-        out.sum().backward();
-        watched.beholder.update();
-      });
+      bool ok = eventually([&] { return watched.collector->count() >= 10; },
+                           [&] {
+                             const Tensor out = net->forward(batch(3 + static_cast<int64_t>(t)));
+                             trained[n++] = out.detach();
+                             out.sum().backward();
+                             watched.beholder.update();
+                           });
       ok = ok && watched.settle() && watched.beholder.state().errors == 0;
-      for (const auto& picture : watched.collector->pictures()) ok = ok && shows(picture, "fc", trained.at(picture->step));
+      for (const auto& picture : watched.collector->pictures())
+        ok = ok && shows(picture, "fc", trained.at(picture->step));
       good[t] = ok;
     });
   }
@@ -1519,10 +1548,11 @@ TEST_CASE("a Beholder can be moved, also while it captures") {
   first.add(collector);
   const auto pictures_come = [&](beholder::Beholder& beholder) {
     const size_t before = collector->count();
-    return eventually([&] { return collector->count() > before + 2; }, [&] {
-      net->forward(batch());
-      beholder.update();
-    });
+    return eventually([&] { return collector->count() > before + 2; },
+                      [&] {
+                        net->forward(batch());
+                        beholder.update();
+                      });
   };
   CHECK(pictures_come(first));
   beholder::Beholder second(std::move(first));

@@ -1,6 +1,6 @@
 // The promises of Options, measured from outside and to a tenth: max_overhead on the training thread, max_background on
-// our own threads, max_host_bytes. Each with models and pictures that would cost many times as much as they may. CPU time
-// against wall time: a machine that is busy with other work makes these easier to keep, never harder.
+// our own threads, max_host_bytes. Each with models and pictures that would cost many times as much as they may. CPU
+// time against wall time: a machine that is busy with other work makes these easier to keep, never harder.
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
@@ -59,7 +59,8 @@ struct Busy : Callback {
   explicit Busy(double seconds) : seconds_(seconds) {}
   std::string name() const override { return "busy"; }
   void show(std::shared_ptr<const Picture>) override {
-    for (const double begun = thread_cpu(); thread_cpu() - begun < seconds_;) {}
+    for (const double begun = thread_cpu(); thread_cpu() - begun < seconds_;) {
+    }
   }
 
  private:
@@ -88,7 +89,8 @@ class Trainer {
     const int64_t before = beholder_.state().captured;
     for (const auto begun = Clock::now(); beholder_.state().captured == before;) {
       if (seconds_since(begun) > kPatience) FAIL("no picture within " << kPatience << " s");
-      for (const double work = thread_cpu(); thread_cpu() - work < 2e-3;) {}
+      for (const double work = thread_cpu(); thread_cpu() - work < 2e-3;) {
+      }
       const double clocks = timed([] {});
       spent += timed([&] { beholder_.update(); }) - clocks;
     }
@@ -147,8 +149,8 @@ TEST_CASE("max_overhead is kept to a tenth, and a smaller one makes pictures few
     return measured(o, *heavy);
   };
   const Shares loose = watch(0.02), tight = watch(0.004);
-  INFO("0.02: " << loose.overhead << ", " << loose.pictures_per_second << " pictures/s; 0.004: " << tight.overhead << ", "
-                << tight.pictures_per_second << " pictures/s");
+  INFO("0.02: " << loose.overhead << ", " << loose.pictures_per_second << " pictures/s; 0.004: " << tight.overhead
+                << ", " << tight.pictures_per_second << " pictures/s");
   CHECK(loose.overhead <= kTolerance * 0.02);
   CHECK(tight.overhead <= kTolerance * 0.004);
   CHECK(loose.pictures_per_second < 55);  // it is the budget that holds them back
@@ -317,8 +319,8 @@ TEST_CASE("max_host_bytes bounds what the process grows by: everything of a bill
         }
         told = beholder.state().host_bytes;
       }
-      INFO(to_string(layout) << ", bound " << bound / kMiB << " MiB, grown by " << (most - before) / kMiB << " MiB, told "
-                             << told / kMiB << " MiB");
+      INFO(to_string(layout) << ", bound " << bound / kMiB << " MiB, grown by " << (most - before) / kMiB
+                             << " MiB, told " << told / kMiB << " MiB");
       CHECK(most - before <= bound);
       CHECK(most - before > 0);
       CHECK(told <= bound);

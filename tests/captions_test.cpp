@@ -258,9 +258,8 @@ TEST_CASE("the classic layout stays pixel for pixel, unless labels are asked for
 TEST_CASE("a name without room loses its middle, and never touches the strip beside it") {
   const auto up_to_the_strip = [] {  // as the fit layout makes captions
     auto picture = small();
-    edit_layout(*picture, [](Layout& l) {
-      l.sections[1].caption.width = l.sections[1].picture.x - l.sections[1].caption.x;
-    });
+    edit_layout(*picture,
+                [](Layout& l) { l.sections[1].caption.width = l.sections[1].picture.x - l.sections[1].caption.x; });
     return picture;
   };
   const auto picture = up_to_the_strip();
@@ -275,8 +274,9 @@ TEST_CASE("a name without room loses its middle, and never touches the strip bes
   const std::string middle(200, 'm');
   info.name = "begin" + middle + "end";
   const auto copy = captioned(*picture);
-  const Ink ink = ink_in(*picture, *copy, {section.caption.x, section.caption.y, section.picture.x - section.caption.x,
-                                           section.caption.height});
+  const Ink ink =
+      ink_in(*picture, *copy,
+             {section.caption.x, section.caption.y, section.picture.x - section.caption.x, section.caption.height});
   CHECK(ink.pixels > 50);
   CHECK(ink.right < section.picture.x - 4);
   // Both ends are seen.

@@ -236,8 +236,9 @@ TEST_CASE("exceptions out of show() are counted, logged once per text, and the n
   REQUIRE(eventually([&] { return state_of(dispatcher).shown == 10; }));
   CHECK(state_of(dispatcher).errors == 20);
   CHECK(state_of(dispatcher).last_error == "an exception that is no std::exception");
-  CHECK(log.all() == Lines{"flaky: showing a picture failed: disk is full; the training goes on",
-                           "flaky: showing a picture failed: an exception that is no std::exception; the training goes on"});
+  CHECK(log.all() ==
+        Lines{"flaky: showing a picture failed: disk is full; the training goes on",
+              "flaky: showing a picture failed: an exception that is no std::exception; the training goes on"});
   dispatcher.close(60s);
   CHECK(state_of(dispatcher).errors == 21);
   CHECK(state_of(dispatcher).last_error == "cannot close");
@@ -361,7 +362,7 @@ TEST_CASE("a film callback gets the film's pictures, another the live ones") {
     if (!std::isdigit(static_cast<unsigned char>(line.back()))) continue;
     (line[0] == 'f' ? shown_film : shown_live).push_back(line.substr(5));
   }
-  CHECK(shown_film == Lines{"1", "3"});            // no picture twice: what was only recoloured is not for the film
+  CHECK(shown_film == Lines{"1", "3"});  // no picture twice: what was only recoloured is not for the film
   CHECK(shown_live == Lines{"0", "1", "4", "5"});
 }
 

@@ -200,9 +200,9 @@ class Training {
   }
 
   // Once it has ended.
-  int status() const { return status_; }                   ///< exit status, or -signal
-  double seconds() const { return seconds_; }              ///< that end() or wait() waited
-  const json& result() const { return result_; }           ///< its counters; null where it printed none
+  int status() const { return status_; }          ///< exit status, or -signal
+  double seconds() const { return seconds_; }     ///< that end() or wait() waited
+  const json& result() const { return result_; }  ///< its counters; null where it printed none
   int64_t number(const char* name) const { return result_.value(name, int64_t{-1}); }
   json callback(const char* name) const {
     return result_.is_null() ? json() : result_.value("callbacks", json::object()).value(name, json());
@@ -344,28 +344,32 @@ void check_one_line(const Training& training, const std::string& part) {
 class SmallDisk {
  public:
   explicit SmallDisk(const char* size) {
-    int told[2];
-    if (::pipe2(told, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    int told[2], orders[2];
+    if (::pipe2(told, O_CLOEXEC) != 0 || ::pipe2(orders, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
     holder_ = ::fork();
     if (holder_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       const bool own = ::unshare(CLONE_NEWNS) == 0 || ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0;
       const bool mounted = own && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
                            ::mount("tmpfs", folder_.path.c_str(), "tmpfs", 0, size) == 0;
-      const char answer = mounted ? 'y' : 'n';
-      if (::write(told[1], &answer, 1) != 1 || !mounted) ::_exit(1);
-      ::close(told[1]);
-      for (;;) ::pause();
+      char answer = mounted ? 'y' : 'n', order = 'r';
+      while (::write(told[1], &answer, 1) == 1 && mounted && ::read(orders[0], &order, 1) == 1) {
+        const unsigned long flags = MS_REMOUNT | (order == 'r' ? MS_RDONLY : 0);
+        answer = ::mount(nullptr, folder_.path.c_str(), nullptr, flags, size) == 0 ? 'y' : 'n';
+      }
+      ::_exit(1);
     }
     ::close(told[1]);
-    char answer = 'n';
-    if (::read(told[0], &answer, 1) != 1) answer = 'n';
-    ::close(told[0]);
-    there_ = answer == 'y';
+    ::close(orders[0]);
+    answers_ = told[0];
+    orders_ = orders[1];
+    there_ = answered();
   }
   ~SmallDisk() {
     ::kill(holder_, SIGKILL);
     ::waitpid(holder_, nullptr, 0);
+    ::close(answers_);
+    ::close(orders_);
   }
   SmallDisk(const SmallDisk&) = delete;
   SmallDisk& operator=(const SmallDisk&) = delete;
@@ -373,10 +377,23 @@ class SmallDisk {
   /// False where this user may not mount anything.
   bool there() const { return there_; }
   std::string logdir() const { return "/proc/" + std::to_string(holder_) + "/root" + folder_.logdir(); }
+  /// Waits until no file on it is open for writing; false where that takes longer than a test waits.
+  bool set_writable(bool writable) {
+    for (const auto begun = Clock::now(); Clock::now() - begun < kDeadline; std::this_thread::sleep_for(10ms)) {
+      if (::write(orders_, writable ? "w" : "r", 1) == 1 && answered()) return true;
+    }
+    return false;
+  }
 
  private:
+  bool answered() {
+    char answer = 'n';
+    return ::read(answers_, &answer, 1) == 1 && answer == 'y';
+  }
+
   TemporaryFolder folder_;
   pid_t holder_ = 0;
+  int answers_ = -1, orders_ = -1;
   bool there_ = false;
 };
 
@@ -409,8 +426,8 @@ TEST_CASE("a disk that becomes full ends the film with one line, the training go
 }
 
 TEST_CASE("an error of the disk in the middle of a film ends it with one line, all before it is kept") {
-  const auto [number, text] = GENERATE(table<int, const char*>(
-      {{ENOSPC, "No space left on device"}, {EROFS, "Read-only file system"}}));
+  const auto [number, text] =
+      GENERATE(table<int, const char*>({{ENOSPC, "No space left on device"}, {EROFS, "Read-only file system"}}));
   CAPTURE(text);
   TemporaryFolder folder;
   Training training(folder.logdir());
@@ -442,6 +459,30 @@ TEST_CASE("a logdir that is removed while running is one line, and comes back wi
   check_counters(training);
   CHECK(files(folder.logdir(), ".mp4").size() == 1);
   CHECK(check_films(folder.logdir()) >= 10);
+}
+
+// Between two films: no disk can be made read-only while a file on it is open for writing. One that breaks then answers
+// as in the test above of errors in the middle.
+TEST_CASE("a disk that is made read-only while running is one line, and is recorded on again when it is not") {
+  SmallDisk disk("size=50m");
+  if (!disk.there()) {
+    WARN("skipped, this user may mount no tmpfs; the next test makes the same error without a disk");
+    return;
+  }
+  Training training(disk.logdir());
+  REQUIRE(training.frames(20));
+  training.tell("record=off");
+  REQUIRE(disk.set_writable(false));
+  training.tell("record=on");
+  REQUIRE(training.wait_for_line("recording stopped"));
+  REQUIRE(disk.set_writable(true));
+  training.tell("record=on");
+  REQUIRE(training.more_frames());
+  CHECK(training.end().status() == 0);
+  check_one_line(training, "Read-only file system");
+  check_counters(training);
+  CHECK(files(disk.logdir(), ".mp4").size() == 2);
+  CHECK(check_films(disk.logdir()) == training.number("frames"));
 }
 
 TEST_CASE("a logdir that is read-only from the start is one line for each who writes, the training goes on") {
@@ -572,7 +613,7 @@ TEST_CASE("no thread at all: one line, and the training runs as without a Behold
   TemporaryFolder folder;
   Training training(folder.logdir(), {"no-threads", "updates=200"});
   CHECK(training.wait().status() == 0);
-  check_one_line(training, "no thread for rendering: Resource temporarily unavailable; nothing is shown");
+  check_one_line(training, "starting the render thread failed: Resource temporarily unavailable; nothing is shown");
   CHECK(training.number("steps") == 200);
   CHECK(training.number("rendered") == 0);
   CHECK(training.result()["end_seconds"] < kSoonSeconds);

@@ -157,7 +157,9 @@ void run(const Arguments& a) {
     torch::cross_entropy_loss(net->forward(images, beholder), targets).backward();
     optimizer.step();
     beholder.update([step] { return arrays(step); },
-                    [step] { return torch::sin(torch::arange(9600.0).view({80, 120}) / 300 + step / 10.0); });
+                    [step] {
+                      return torch::sin(torch::arange(9600.0).view({80, 120}) / 300 + step / 10.0);
+                    });
     if (!ready && std::filesystem::exists(live)) {
       std::printf("ready\n");
       std::fflush(stdout);

@@ -27,9 +27,8 @@ class LogLines {
   /// Lines that contain `part`.
   int count(const std::string& part) const {
     const auto lines = all();
-    return static_cast<int>(std::count_if(lines.begin(), lines.end(), [&](const std::string& line) {
-      return line.find(part) != std::string::npos;
-    }));
+    return static_cast<int>(std::count_if(
+        lines.begin(), lines.end(), [&](const std::string& line) { return line.find(part) != std::string::npos; }));
   }
 
  private:

@@ -99,7 +99,8 @@ std::vector<NamedTensor> snapshot(const Net& net, Values values) {
   for (const auto& item : net->named_parameters()) {
     const Tensor shown = values == Values::Gradients ? item.value().grad() : item.value();
     if (!shown.defined()) continue;
-    seen.push_back({item.key(), shown.detach().clone(), kind_of(item.key()), item.key().substr(0, item.key().find('.'))});
+    seen.push_back(
+        {item.key(), shown.detach().clone(), kind_of(item.key()), item.key().substr(0, item.key().find('.'))});
   }
   return seen;
 }
@@ -542,7 +543,8 @@ TEST_CASE("a user's arrays on the CPU beside a model on a device") {
 TEST_CASE("a frame on a device") {
   const c10::Device device = fake_device::device();
   torch::manual_seed(1);
-  const Tensor frames[] = {torch::randn({30, 40}), torch::randn({3, 30, 40}), torch::randint(256, {3, 9, 7}, torch::kByte)};
+  const Tensor frames[] = {torch::randn({30, 40}), torch::randn({3, 30, 40}),
+                           torch::randint(256, {3, 9, 7}, torch::kByte)};
   for (const Tensor& frame : frames) {
     DYNAMIC_SECTION(frame.sizes() << " " << frame.dtype()) {
       fake_device::reset();
@@ -603,7 +605,8 @@ TEST_CASE("a forward on a side stream, another one each time") {
   training.forward = [&](Training& t) {
     const torch::NoGradGuard no_grad;
     const c10::Stream stream = streams[t.updates % 2], main = fake_device::default_stream();
-    // Both: the snapshots of the outputs, which belong to the other stream and are freed here, were read on the default one.
+    // Both: the snapshots of the outputs, which belong to the other stream and are freed here, were read on the default
+    // one.
     for (const auto& each : streams) wait_for(each, main);
     Tensor out;
     {
@@ -1245,7 +1248,8 @@ TEST_CASE("the device's pictures equal the CPU's: solo, filters, nothing, frames
   SECTION("frames") {
     settings.values = Values::Frame;
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    for (const auto& sizes : std::vector<std::vector<int64_t>>{{30, 40}, {3, 30, 40}, {500, 600}, {3, 500, 600}, {3, 1, 1}}) {
+    for (const auto& sizes :
+         std::vector<std::vector<int64_t>>{{30, 40}, {3, 30, 40}, {500, 600}, {3, 500, 600}, {3, 1, 1}}) {
       for (const Scaling scaling : {Scaling::Section, Scaling::ZeroCentred}) {
         for (const LayoutKind layout : kLayouts) {
           for (const auto dtype : {torch::kFloat, torch::kDouble, torch::kByte}) {

@@ -240,9 +240,9 @@ TEST_CASE("a thousand tensors that cannot be shown are a few lines") {
 
 TEST_CASE("a frame stands alone, and the program says so") {
   const Place place;
-  place.write("f.safetensors", file_bytes("{" + entry("picture", "F32", "[2,2]", 0, 16) + "," +
-                                              entry("w", "F32", "[2,2]", 16, 32) + "}",
-                                          32));
+  place.write(
+      "f.safetensors",
+      file_bytes("{" + entry("picture", "F32", "[2,2]", 0, 16) + "," + entry("w", "F32", "[2,2]", 16, 32) + "}", 32));
   const Result result = place.run("render f.safetensors -o f.png --kind picture=frame");
   CHECK(result.status == 0);
   CHECK(result.err.find("tensors not shown: 1, since a frame stands alone") != std::string::npos);

@@ -1,10 +1,13 @@
 // The live settings, the table of controls, the options and the colour tables: plain numbers, no torch.
+#include "beholder/settings.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <locale>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -14,7 +17,6 @@
 
 #include "beholder/colormaps.h"
 #include "beholder/options.h"
-#include "beholder/settings.h"
 #include "catch.h"
 
 using namespace beholder;
@@ -56,7 +58,8 @@ std::string range_of(const Control& control) {
       for (const auto& one : control.choices) range += (range.empty() ? "" : "|") + one;
       return range;
     case Control::Type::Number:
-      return std::to_string(static_cast<int>(control.minimum)) + ".." + std::to_string(static_cast<int>(control.maximum));
+      return std::to_string(static_cast<int>(control.minimum)) + ".." +
+             std::to_string(static_cast<int>(control.maximum));
     case Control::Type::Text:
     case Control::Type::Action: break;
   }
@@ -169,9 +172,26 @@ TEST_CASE("a number is shown as it was set, to its last digit") {
   CHECK(find_control("page")->get(s) == "100000");
 }
 
+TEST_CASE("a number reads the same in every language of the program") {
+  struct German : std::numpunct<char> {  // 1.234,5
+    char do_decimal_point() const override { return ','; }
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\3"; }
+  };
+  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new German));
+  Settings s;
+  const std::string problem = set_by_name(s, "fps", "2.5");
+  const std::string shown = find_control("fps")->get(s);
+  std::locale::global(before);
+  CHECK(problem.empty());
+  CHECK(s.fps == 2.5);
+  CHECK(shown == "2.5");
+}
+
 TEST_CASE("what is wrong is said in one line, whatever was found") {
   Settings s;
-  for (const auto& wrong : {set_by_name(s, "fps", "a\nb"), set_by_name(s, "a\r\nb", "1"), set_by_name(s, "mode", "\x7f\t")})
+  for (const auto& wrong :
+       {set_by_name(s, "fps", "a\nb"), set_by_name(s, "a\r\nb", "1"), set_by_name(s, "mode", "\x7f\t")})
     CHECK(std::count_if(wrong.begin(), wrong.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; }) == 0);
 }
 
@@ -221,15 +241,33 @@ TEST_CASE("FPS goes by halves below 1, by ones above") {
 }
 
 TEST_CASE("a wrong value says what is allowed and changes nothing") {
-  const std::vector<std::pair<std::string, std::string>> wrong = {
-      {"values", "weights"}, {"values", ""},        {"values", "Parameters"}, {"mode", "1"},
-      {"window_size", "1"},  {"window_size", "21"}, {"window_size", "2.5"},   {"window_size", "five"},
-      {"window_size", ""},   {"window_size", "5x"}, {"fps", "-1"},            {"fps", "60.5"},
-      {"fps", "nan"},        {"fps", "inf"},        {"fps", "1e999"},         {"show_all", "yes"},
-      {"zoom", "0"},         {"zoom", "65"},        {"pan_x", "1.1"},         {"page", "-1"},
-      {"page", "1e300"},     {"filter", "a\nb"},    {"solo", std::string(1001, 'x')},
-      {"fps", std::string(100000, '9')},            {"reset", "on"},          {"nonsense", "1"},
-      {"", ""}};
+  const std::vector<std::pair<std::string, std::string>> wrong = {{"values", "weights"},
+                                                                  {"values", ""},
+                                                                  {"values", "Parameters"},
+                                                                  {"mode", "1"},
+                                                                  {"window_size", "1"},
+                                                                  {"window_size", "21"},
+                                                                  {"window_size", "2.5"},
+                                                                  {"window_size", "five"},
+                                                                  {"window_size", ""},
+                                                                  {"window_size", "5x"},
+                                                                  {"fps", "-1"},
+                                                                  {"fps", "60.5"},
+                                                                  {"fps", "nan"},
+                                                                  {"fps", "inf"},
+                                                                  {"fps", "1e999"},
+                                                                  {"show_all", "yes"},
+                                                                  {"zoom", "0"},
+                                                                  {"zoom", "65"},
+                                                                  {"pan_x", "1.1"},
+                                                                  {"page", "-1"},
+                                                                  {"page", "1e300"},
+                                                                  {"filter", "a\nb"},
+                                                                  {"solo", std::string(1001, 'x')},
+                                                                  {"fps", std::string(100000, '9')},
+                                                                  {"reset", "on"},
+                                                                  {"nonsense", "1"},
+                                                                  {"", ""}};
   for (const auto& [name, text] : wrong) {
     INFO(name << " = " << text.substr(0, 50));
     Settings s;
@@ -376,12 +414,12 @@ TEST_CASE("what needs other values, and what clears the history") {
     bool capture, clears;
   };
   const std::vector<Case> cases = {
-      {"values", "gradients", true, true},  {"mode", "variance", true, true},   {"window_size", "5", false, false},
-      {"scaling", "all", false, false},     {"show_all", "on", true, true},     {"layout", "classic", true, true},
-      {"colormap", "gray", false, false},   {"fps", "3", false, false},         {"paused", "on", false, false},
-      {"recording", "on", false, false},    {"info", "off", false, false},      {"filter", "a", true, true},
-      {"solo", "a", true, false},           {"page", "1", true, false},         {"zoom", "2", true, false},
-      {"pan_x", "0.5", true, false},        {"pan_y", "0.5", true, false}};
+      {"values", "gradients", true, true}, {"mode", "variance", true, true}, {"window_size", "5", false, false},
+      {"scaling", "all", false, false},    {"show_all", "on", true, true},   {"layout", "classic", true, true},
+      {"colormap", "gray", false, false},  {"fps", "3", false, false},       {"paused", "on", false, false},
+      {"recording", "on", false, false},   {"info", "off", false, false},    {"filter", "a", true, true},
+      {"solo", "a", true, false},          {"page", "1", true, false},       {"zoom", "2", true, false},
+      {"pan_x", "0.5", true, false},       {"pan_y", "0.5", true, false}};
   size_t settings = 0;
   for (const auto& control : controls()) settings += control.type != Control::Type::Action;
   CHECK(cases.size() == settings);  // a new setting needs a decision here
@@ -426,8 +464,8 @@ TEST_CASE("filters: globs cross dots, commas separate, ! excludes") {
       {"!", "fc", true},
       {"**", "", true},
       {"?", "", false},
-      {"[ab]", "a", false},  // no character classes
-      {"a.b", "axb", false}, // a dot is a dot
+      {"[ab]", "a", false},   // no character classes
+      {"a.b", "axb", false},  // a dot is a dot
       {"*a*b*c", "xxaxxbxxc", true},
       {"*a*b*c", "xxaxxcxxb", false},
       {"a*a", "a", false},
@@ -571,5 +609,6 @@ TEST_CASE("the diverging colormap is symmetric around its middle, which is the l
     // One side is blue, the other red: that of the low values must differ from its mirror image.
     if (i > 20) CHECK(distance(table[128 - i], table[128 + i]) > 30);
   }
-  CHECK(std::max({table[128].r, table[128].g, table[128].b}) - std::min({table[128].r, table[128].g, table[128].b}) < 10);
+  CHECK(std::max({table[128].r, table[128].g, table[128].b}) - std::min({table[128].r, table[128].g, table[128].b}) <
+        10);
 }

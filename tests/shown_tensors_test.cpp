@@ -1,5 +1,5 @@
-// What a tensor looks like: types, layouts, ranks, special values, statistics, scaling, variance and change. All through
-// the same plan, gather, history and renderer as in a training, on the calling thread.
+// What a tensor looks like: types, layouts, ranks, special values, statistics, scaling, variance and change. All
+// through the same plan, gather, history and renderer as in a training, on the calling thread.
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -114,13 +114,13 @@ at::Tensor some(at::IntArrayRef sizes) { return torch::randn(sizes) * 3 + 0.5; }
 TEST_CASE("every type of number is shown with its values") {
   torch::manual_seed(1);
   const at::Tensor values = some({6, 7}) * 20;
-  for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kByte, at::kChar, at::kShort, at::kInt,
-                           at::kLong, at::kBool}) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kByte, at::kChar, at::kShort,
+                           at::kInt, at::kLong, at::kBool}) {
     INFO(c10::toString(dtype));
     check_shown_like_plain((dtype == at::kByte ? values.abs() : values).to(dtype));
   }
   const std::vector<std::pair<at::ScalarType, std::string>> names = {
-      {at::kDouble, "float64"}, {at::kHalf, "float16"}, {at::kBFloat16, "bfloat16"}, {at::kLong, "int64"},
+      {at::kDouble, "float64"}, {at::kHalf, "float16"}, {at::kBFloat16, "bfloat16"},     {at::kLong, "int64"},
       {at::kByte, "uint8"},     {at::kBool, "bool"},    {at::kComplexFloat, "complex64"}};
   for (const auto& [dtype, name] : names) CHECK(render({{"x", torch::ones({2}).to(dtype)}})->sections[0].dtype == name);
 }
@@ -141,9 +141,8 @@ TEST_CASE("complex tensors show their magnitude, conjugate and negative views as
 
 TEST_CASE("ranks 0 to 6 are shown, each kind") {
   torch::manual_seed(3);
-  const std::vector<std::vector<int64_t>> shapes = {{},           {5},          {1},          {4, 6},       {1, 1},
-                                                    {3, 4, 5},    {2, 3, 4, 5}, {2, 3, 20, 20}, {2, 2, 3, 2, 2},
-                                                    {2, 1, 2, 3, 1, 2}};
+  const std::vector<std::vector<int64_t>> shapes = {
+      {}, {5}, {1}, {4, 6}, {1, 1}, {3, 4, 5}, {2, 3, 4, 5}, {2, 3, 20, 20}, {2, 2, 3, 2, 2}, {2, 1, 2, 3, 1, 2}};
   for (const auto& shape : shapes) {
     for (const Kind kind : {Kind::Array, Kind::Activation, Kind::OtherParameter, Kind::ConvWeight, Kind::LinearWeight,
                             Kind::ConvTransposeWeight, Kind::EmbeddingWeight, Kind::Vector}) {
@@ -197,12 +196,12 @@ TEST_CASE("sparse tensors are shown as dense ones") {
   check_shown_like_plain(dense.to(at::kDouble).to_sparse());
   check_shown_like_plain(dense.to(at::kInt).to_sparse());
   check_shown_like_plain((some({4, 5, 6}) * (torch::rand({4, 5, 1}) > 0.5)).to_sparse(2));  // dense last dimension
-  const at::Tensor twice = torch::sparse_coo_tensor(torch::tensor({{0, 0, 2}, {1, 1, 3}}), torch::tensor({1.0, 2.0, 5.0}),
-                                                    {3, 4});  // one place is listed twice
+  const at::Tensor twice = torch::sparse_coo_tensor(
+      torch::tensor({{0, 0, 2}, {1, 1, 3}}), torch::tensor({1.0, 2.0, 5.0}), {3, 4});  // one place is listed twice
   REQUIRE_FALSE(twice.is_coalesced());
   check_shown_like_plain(twice);
   check_shown_like_plain(dense.to_sparse_csr());
-  check_shown_like_plain((torch::rand({300, 900}) > 0.99).to(at::kFloat).to_sparse());      // cut by the picture
+  check_shown_like_plain((torch::rand({300, 900}) > 0.99).to(at::kFloat).to_sparse());  // cut by the picture
   check_shown_like_plain((torch::rand({300, 900}) > 0.99).to(at::kFloat).to_sparse_csr());
   const at::Tensor nothing = torch::zeros({3, 4}).to_sparse();  // no element listed
   check_shown_like_plain(nothing);
@@ -216,10 +215,10 @@ TEST_CASE("quantized and mkldnn tensors are shown as dense ones") {
     check_shown_like_plain(torch::quantize_per_tensor(values, 0.1, dtype == at::kQUInt8 ? 100 : 0, dtype));
   }
   check_shown_like_plain(torch::quantize_per_tensor(some({600, 900}), 0.1, 0, at::kQInt8), Kind::LinearWeight);
-  check_shown_like_plain(torch::quantize_per_channel(values, torch::full({6}, 0.1), torch::zeros({6}, at::kLong), 0,
-                                                     at::kQInt8));
-  check_shown_like_plain(torch::quantize_per_channel(some({40, 900}), torch::rand({900}) + 0.1, torch::zeros({900}, at::kLong),
-                                                     1, at::kQInt8));
+  check_shown_like_plain(
+      torch::quantize_per_channel(values, torch::full({6}, 0.1), torch::zeros({6}, at::kLong), 0, at::kQInt8));
+  check_shown_like_plain(torch::quantize_per_channel(some({40, 900}), torch::rand({900}) + 0.1,
+                                                     torch::zeros({900}, at::kLong), 1, at::kQInt8));
   if (at::hasMKLDNN()) {
     check_shown_like_plain(some({8, 12}).to_mkldnn());
     check_shown_like_plain(some({2, 3, 40, 40}).to_mkldnn(), Kind::Activation);
@@ -273,7 +272,8 @@ TEST_CASE("a frame is 2-D or RGB, and says so when it is not") {
   CHECK(pixel(*gray, 1, 0) == Rgb{63, 63, 63});
   CHECK(pixel(*gray, 0, 1) == Rgb{127, 127, 127});
   CHECK(pixel(*gray, 1, 1) == Rgb{255, 255, 255});
-  const auto colour = render({{"frame", torch::tensor({0, 255, 51}).view({3, 1, 1}).expand({3, 2, 4}), Kind::Frame}}, options);
+  const auto colour =
+      render({{"frame", torch::tensor({0, 255, 51}).view({3, 1, 1}).expand({3, 2, 4}), Kind::Frame}}, options);
   REQUIRE(colour->width == 4);
   CHECK(pixel(*colour, 3, 1) == Rgb{0, 255, 51});
   for (const auto& wrong : {some({7}), some({10, 10, 3}), some({1, 3, 4, 4}), some({})}) {
@@ -284,7 +284,8 @@ TEST_CASE("a frame is 2-D or RGB, and says so when it is not") {
 }
 
 TEST_CASE("pixels by hand: scaling section, all and zero-centred") {
-  const std::vector<NamedTensor> tensors = {{"a", torch::tensor({0.0, 5.0, 10.0})}, {"b", torch::tensor({-20.0, -10.0, 20.0})}};
+  const std::vector<NamedTensor> tensors = {{"a", torch::tensor({0.0, 5.0, 10.0})},
+                                            {"b", torch::tensor({-20.0, -10.0, 20.0})}};
   const auto section = render(tensors);
   CHECK(grays(*section, 3) == std::vector<int>{0, 127, 255});
   CHECK(grays(*section, 3, 133) == std::vector<int>{0, 63, 255});
@@ -321,8 +322,8 @@ TEST_CASE("pixels by hand: where each value of a matrix and of a kernel stands")
 
 TEST_CASE("NaN and infinities have their own colours, disturb nothing and are counted") {
   const at::Tensor x = torch::tensor({kNan, 0.0F, 5.0F, kInf, 10.0F, -kInf});
-  for (const Colormap colormap : {Colormap::Magma, Colormap::Inferno, Colormap::Plasma, Colormap::Viridis, Colormap::Gray,
-                                  Colormap::Diverging}) {
+  for (const Colormap colormap :
+       {Colormap::Magma, Colormap::Inferno, Colormap::Plasma, Colormap::Viridis, Colormap::Gray, Colormap::Diverging}) {
     for (const Scaling scaling : {Scaling::Section, Scaling::All, Scaling::ZeroCentred}) {
       Options options = classic(scaling);
       options.settings.colormap = colormap;
@@ -359,10 +360,10 @@ TEST_CASE("NaN and infinities have their own colours, disturb nothing and are co
 
 TEST_CASE("statistics are those of ATen") {
   torch::manual_seed(8);
-  for (const auto& x : {torch::randn({100, 200}), torch::randn({77}) * 1e-30, torch::randn({5, 7, 9}) * 1e30,
-                        (torch::randn({64, 100}) > 0).to(at::kFloat), torch::randn({31, 3}) + 1000,
-                        torch::randint(-5, 5, {50, 50}), torch::full({9}, 0.1), torch::zeros({3, 3}),
-                        torch::tensor({-0.0F, 0.0F, 1.0F}), torch::full({1}, kNan)}) {
+  for (const auto& x :
+       {torch::randn({100, 200}), torch::randn({77}) * 1e-30, torch::randn({5, 7, 9}) * 1e30,
+        (torch::randn({64, 100}) > 0).to(at::kFloat), torch::randn({31, 3}) + 1000, torch::randint(-5, 5, {50, 50}),
+        torch::full({9}, 0.1), torch::zeros({3, 3}), torch::tensor({-0.0F, 0.0F, 1.0F}), torch::full({1}, kNan)}) {
     Options options = classic();
     options.settings.show_all = true;
     const auto picture = render({{"x", x}}, options);
@@ -402,8 +403,10 @@ TEST_CASE("vectors and matrices beyond 2^24 elements are shown") {
       Options options = classic();
       options.settings.show_all = show_all;
       options.settings.layout = layout;
-      const auto picture = render({{"v", vector}, {"m", torch::ones({1}).expand({70000, 70000})},
-                                   {"huge", torch::ones({1}).expand({int64_t{1} << 40})}}, options);
+      const auto picture = render({{"v", vector},
+                                   {"m", torch::ones({1}).expand({70000, 70000})},
+                                   {"huge", torch::ones({1}).expand({int64_t{1} << 40})}},
+                                  options);
       REQUIRE(picture->sections.size() == 3);
       CHECK(picture->sections[0].values_total == (1 << 24) + 100);
       CHECK(picture->sections[1].values_total == int64_t{70000} * 70000);
@@ -511,7 +514,9 @@ TEST_CASE("the history starts anew when what is shown is something else, and onl
   Settings s = options.settings;
   StillRenderer renderer(options);
   const at::Tensor x = torch::randn({4, 5});
-  const auto size_after = [&](const std::vector<NamedTensor>& tensors) { return renderer.render(tensors)->history_size; };
+  const auto size_after = [&](const std::vector<NamedTensor>& tensors) {
+    return renderer.render(tensors)->history_size;
+  };
   CHECK(renderer.render({{"x", x}})->notice == "collecting 1/5");
   CHECK(size_after({{"x", x}}) == 2);
   CHECK(renderer.render({{"x", x}})->notice.empty());
@@ -570,8 +575,8 @@ double reference_variance(const std::vector<at::Tensor>& steps, size_t first, si
   return squares / static_cast<double>(last - first);
 }
 
-/// Random steps with what is hard: place 0 never changes; 1 jumps from 1e10 to 1; 2 is NaN once; 3 infinite once; 4 changes
-/// once; 5 shrinks by half at each step; 6 is far from 0.
+/// Random steps with what is hard: place 0 never changes; 1 jumps from 1e10 to 1; 2 is NaN once; 3 infinite once; 4
+/// changes once; 5 shrinks by half at each step; 6 is far from 0.
 std::vector<at::Tensor> hard_steps(int64_t n, int count) {
   std::vector<at::Tensor> steps;
   for (int t = 0; t < count; ++t) {

@@ -41,11 +41,11 @@ void under_a_recursive_lock(Shared& shared) {
 
 void not_analysed(Shared& shared) BEHOLDER_NO_THREAD_SAFETY_ANALYSIS { shared.value = 1; }
 
-int read(const Shared& shared) { return shared.value; }                      // mistake
-void write(Shared& shared) { shared.value = 1; }                             // mistake
-void follow(Shared& shared) { *shared.pointer = 1; }                         // mistake
-void call(Shared& shared) { shared.add(1); }                                 // mistake
-void count(Shared& shared) { ++shared.counted; }                             // mistake
+int read(const Shared& shared) { return shared.value; }  // mistake
+void write(Shared& shared) { shared.value = 1; }         // mistake
+void follow(Shared& shared) { *shared.pointer = 1; }     // mistake
+void call(Shared& shared) { shared.add(1); }             // mistake
+void count(Shared& shared) { ++shared.counted; }         // mistake
 
 void after_unlock(Shared& shared) {
   MutexLock lock(shared.mutex);

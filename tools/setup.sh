@@ -9,7 +9,7 @@ DEMO_PACKAGES=(dataset-fashion-mnist)
 TEST_PACKAGES=(catch2 zlib1g-dev ffmpeg curl)
 WINDOW_TEST_PACKAGES=(xvfb xdotool imagemagick procps)
 PAGE_TEST_PACKAGES=(chromium chromium-driver python3-selenium)
-ALL_PACKAGES=(libbenchmark-dev clang libclang-rt-dev)
+ALL_PACKAGES=(libbenchmark-dev clang clang-format libclang-rt-dev)
 
 say() { printf '== %s\n' "$*"; }
 fail() {

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds and runs the tests. Those of load and of budgets have a command of their own: `ctest --preset release -L long`.
+# Builds and runs the tests. Those of load and of budgets have a command of their own:
+# `cmake --build --preset release && ctest --preset release -L long`.
 set -euo pipefail
 
 usage="usage: tools/test.sh [--all]
-  --all  also: warnings are errors, all tests of window and page instead of a few, those of faults, clang's thread-safety
-         analysis, the runs under address, undefined-behaviour and thread sanitizers, and ten seconds of each fuzzer"
+  --all  also: warnings are errors, all tests of window and page instead of a few, those of faults, the format, clang's
+         thread-safety analysis, the runs under address, undefined-behaviour and thread sanitizers, and ten seconds of each fuzzer"
 all=false
 for argument in "$@"; do
   case $argument in
@@ -41,6 +42,12 @@ fi
 # Preset ci is release with warnings as errors: one build for both.
 configure ci
 build ci
+say "Format"
+if [[ $(clang-format --version) == *"version 14."* ]]; then  # each version formats differently
+  find beholder callbacks examples tests tools \( -name '*.cpp' -o -name '*.h' \) -exec clang-format --dry-run --Werror {} +
+else
+  echo "skipped: the sources are formatted by clang-format 14, Debian 12's, and this is $(clang-format --version)"
+fi
 say "Clang's thread-safety analysis"
 tests/thread_safety.sh build/ci
 

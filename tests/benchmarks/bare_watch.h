@@ -43,7 +43,8 @@ class BareWatch {
   /// What a due update() does once it has its list of tensors: is the plan still true, a slot, the gathers.
   Slot* capture() {
     for (size_t i = 0; i < candidates_.size(); ++i) {
-      if (!plan_->tensors[i].still_true(candidates_[i])) throw std::logic_error("the plan is not true of its own tensors");
+      if (!plan_->tensors[i].still_true(candidates_[i]))
+        throw std::logic_error("the plan is not true of its own tensors");
     }
     Slot* slot = acquire_slot(*plan_);
     for (size_t i = 0; i < candidates_.size(); ++i) gather(*plan_, *index_, *slot, i, candidates_[i].tensor);

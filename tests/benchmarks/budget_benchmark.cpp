@@ -52,7 +52,8 @@ TORCH_MODULE(Matrices);
 
 /// Two milliseconds of work that is not ours.
 void work() {
-  for (const double begun = thread_cpu(); thread_cpu() - begun < 2e-3;) {}
+  for (const double begun = thread_cpu(); thread_cpu() - begun < 2e-3;) {
+  }
 }
 
 /// Runs until the next capture, and adds up what update() took.
@@ -60,7 +61,8 @@ double until_capture(Beholder& beholder, double patience) {
   double spent = 0;
   const int64_t before = beholder.state().captured;
   for (const auto begun = Clock::now(); beholder.state().captured == before;) {
-    if (seconds_since(begun) > patience) throw std::runtime_error("no picture within " + std::to_string(patience) + " s");
+    if (seconds_since(begun) > patience)
+      throw std::runtime_error("no picture within " + std::to_string(patience) + " s");
     work();
     const double clocks = timed([] {}).cpu;
     spent += timed([&] { beholder.update(); }).cpu - clocks;
@@ -117,7 +119,7 @@ void memory(const std::string& name, torch::nn::Module& module, LayoutKind layou
   options.settings.mode = Mode::Variance;
   options.settings.window_size = 20;
   options.settings.show_all = true;
-  malloc_trim(0);  // what earlier cases have freed is not there to be used again unseen
+  malloc_trim(0);                                 // what earlier cases have freed is not there to be used again unseen
   std::ofstream("/proc/self/clear_refs") << "5";  // the highest size of before is forgotten
   const int64_t before = status_bytes("VmRSS");
   Beholder beholder(logdir.path(), options);

@@ -77,15 +77,18 @@ void register_all() {
         ->Unit(benchmark::kMicrosecond);
   };
   const int64_t values = BareWatch(ResNet18::parameters(), classic).values();
-  benchmark::RegisterBenchmark("update/idle", [](benchmark::State& state) { idle_update(state); })
-      ->Unit(benchmark::kNanosecond);
+  benchmark::RegisterBenchmark("update/idle", [](benchmark::State& state) {
+    idle_update(state);
+  })->Unit(benchmark::kNanosecond);
   add("memcpy/classic_values", [values](auto& state) { copy_of(state, values * 4); });
   add("update/due_classic", [=](auto& state) { capture_of(state, classic); });
   add("update/due_fit", [=](auto& state) { capture_of(state, fit); });
   add("memcpy/classic_picture", [](auto& state) { copy_of(state, int64_t{3} * 768 * 8241); });
   add("render/classic_current", [=](auto& state) { render_of(state, classic); });
-  add("render/classic_variance_2", [](auto& state) { render_of(state, settings_of(LayoutKind::Classic, Mode::Variance, 2)); });
-  add("render/classic_variance_20", [](auto& state) { render_of(state, settings_of(LayoutKind::Classic, Mode::Variance, 20)); });
+  add("render/classic_variance_2",
+      [](auto& state) { render_of(state, settings_of(LayoutKind::Classic, Mode::Variance, 2)); });
+  add("render/classic_variance_20",
+      [](auto& state) { render_of(state, settings_of(LayoutKind::Classic, Mode::Variance, 20)); });
   add("render/classic_change", [](auto& state) { render_of(state, settings_of(LayoutKind::Classic, Mode::Change)); });
   add("render/fit_current", [=](auto& state) { render_of(state, fit); });
   for (const int64_t millions : {1, 10, 100, 1000}) {

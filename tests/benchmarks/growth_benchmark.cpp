@@ -1,6 +1,6 @@
 // How the price of a picture grows with the model's size, the number of tensors, the canvas and the window: gather (on
-// the training thread) and render (on the render thread), each alone, in CPU time. All variants of a group take turns, so
-// that each picture finds the caches as cold as the others do.
+// the training thread) and render (on the render thread), each alone, in CPU time. All variants of a group take turns,
+// so that each picture finds the caches as cold as the others do.
 //
 //   growth_benchmark ROUNDS
 

@@ -22,8 +22,9 @@ struct BasicBlockImpl : torch::nn::Module {
     register_module("conv2", conv2);
     register_module("bn2", bn2);
     if (stride == 1 && in == out) return;
-    downsample = torch::nn::Sequential(
-        torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)), torch::nn::BatchNorm2d(out));
+    downsample =
+        torch::nn::Sequential(torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1).stride(stride).bias(false)),
+                              torch::nn::BatchNorm2d(out));
     register_module("downsample", downsample);
   }
 
@@ -56,8 +57,8 @@ class Training {
  protected:
   void train(std::shared_ptr<torch::nn::Module> module) {
     module_ = std::move(module);
-    optimizer_ = std::make_unique<torch::optim::SGD>(module_->parameters(),
-                                                     torch::optim::SGDOptions(0.001).momentum(0.9));
+    optimizer_ =
+        std::make_unique<torch::optim::SGD>(module_->parameters(), torch::optim::SGDOptions(0.001).momentum(0.9));
   }
 
  private:

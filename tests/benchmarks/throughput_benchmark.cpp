@@ -1,7 +1,8 @@
 // What a training loses while it is watched: the example's network on random images, by turns without Beholder and with
 // a recorder. Prints the ratio of steps per second, pair by pair.
 //
-//   throughput_benchmark [PAIRS = 9] [SECONDS of each half = 2] [FPS = 10] [THREADS of the training = one for each core]
+//   throughput_benchmark [PAIRS = 9] [SECONDS of each half = 2] [FPS = 10] [THREADS of the training = one for each
+//   core]
 //                        [NAME of the lines for compare_table.py]
 //
 // With as many threads as cores no core is free for Beholder's own threads; with fewer, one is.

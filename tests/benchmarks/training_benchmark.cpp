@@ -35,8 +35,7 @@ using namespace beholder::benchmarks;
 class Viewer {
  public:
   explicit Viewer(const LiveServerState& server) {
-    const std::string url =
-        "http://127.0.0.1:" + std::to_string(server.port) + "/stream.mjpg?token=" + server.token;
+    const std::string url = "http://127.0.0.1:" + std::to_string(server.port) + "/stream.mjpg?token=" + server.token;
     const char* arguments[] = {"curl", "-s", "-N", "-o", "/dev/null", url.c_str(), nullptr};
     if (posix_spawnp(&process_, "curl", nullptr, nullptr, const_cast<char**>(arguments), environ) != 0) {
       throw std::runtime_error("cannot start curl, which is the viewer");
@@ -168,9 +167,9 @@ struct Floor {
 
   void copy() {
     cpu.push_back(timed([&] {
-      std::memcpy(to.data(), from.data(), from.size());
-      asm volatile("" : : "r"(to.data()) : "memory");
-    }).cpu);
+                    std::memcpy(to.data(), from.data(), from.size());
+                    asm volatile("" : : "r"(to.data()) : "memory");
+                  }).cpu);
   }
 
   void round(Training& training) {

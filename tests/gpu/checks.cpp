@@ -1,5 +1,5 @@
-// The promises, checked on a device that may be real: what tests/no_wait_test.cpp proves on the test-only device, as far
-// as a real one lets itself be observed.
+// The promises, checked on a device that may be real: what tests/no_wait_test.cpp proves on the test-only device, as
+// far as a real one lets itself be observed.
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -62,7 +62,8 @@ Settings settings_for(Values values, LayoutKind layout, Mode mode) {
 
 /// Share of the pixels that differ; 1 where the pictures have nothing in common.
 double difference(const Picture& a, const Picture& b) {
-  if (a.width != b.width || a.height != b.height || a.rgb.size() != b.rgb.size() || a.sections.size() != b.sections.size()) {
+  if (a.width != b.width || a.height != b.height || a.rgb.size() != b.rgb.size() ||
+      a.sections.size() != b.sections.size()) {
     return 1;
   }
   int64_t differing = 0;
@@ -277,7 +278,8 @@ bool counts_waits(const Target& target, Report& report) {
   const bool counted = by_item.waits > 0 && by_copy.waits > 0 && by_pinned_copy.copies_to_host == 1;
   report.check(counted, "an item() and a blocking copy are counted as waits",
                "item(): " + described(by_item) + "; cpu(): " + described(by_copy));
-  report.check(by_pinned_copy.waits == 0, "a non-blocking copy to pinned memory does not wait", described(by_pinned_copy));
+  report.check(by_pinned_copy.waits == 0, "a non-blocking copy to pinned memory does not wait",
+               described(by_pinned_copy));
   return counted;
 }
 
@@ -322,11 +324,13 @@ void check_still_pictures(const Target& target, Report& report) {
           StillRenderer on_cpu(options_for(settings)), on_device(options_for(settings));
           for (int64_t step = 0; step < 3; ++step) {
             const auto expected = on_cpu.render(many_tensors(step, torch::kCPU), step);
-            worst = std::max(worst, difference(*on_device.render(many_tensors(step, target.device()), step), *expected));
+            worst =
+                std::max(worst, difference(*on_device.render(many_tensors(step, target.device()), step), *expected));
           }
         }
       }
-      report.check(worst <= kTolerated, text("pictures as the CPU makes them: %s, %s", to_string(layout), to_string(mode)),
+      report.check(worst <= kTolerated,
+                   text("pictures as the CPU makes them: %s, %s", to_string(layout), to_string(mode)),
                    text("%.4f %% of the pixels differ", 100 * worst));
       largest = std::max(largest, worst);
     }
@@ -419,7 +423,8 @@ void check_side_stream(const Target& target, Report& report, bool counted) {
       const bool came = training.show(6);
       report.check(came && training.shown().state().errors == 0, text("%s, %s", what, to_string(values)),
                    training.shown().state().last_error);
-      if (counted) report.check(nothing(training.in_update()), "... asks nothing of it", described(training.in_update()));
+      if (counted)
+        report.check(nothing(training.in_update()), "... asks nothing of it", described(training.in_update()));
       const double largest = training.largest_difference();
       report.check(largest <= kTolerated, "... and the pictures are right",
                    text("%.4f %% of the pixels differ", 100 * largest));

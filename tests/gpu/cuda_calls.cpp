@@ -41,7 +41,8 @@ bool is_pageable(const void* pointer) {
     int type;
     char more[252];
   } attributes{};
-  return call_runtime<void*, const void*>("cudaPointerGetAttributes", &attributes, pointer) != 0 || attributes.type == 0;
+  return call_runtime<void*, const void*>("cudaPointerGetAttributes", &attributes, pointer) != 0 ||
+         attributes.type == 0;
 }
 
 }  // namespace

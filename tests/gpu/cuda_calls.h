@@ -1,5 +1,5 @@
-// What LibTorch asks of CUDA's runtime: its calls are counted on their way there, by functions of the same names in this
-// program, which the dynamic linker finds first. No header of CUDA, and nothing to do where LibTorch has no CUDA.
+// What LibTorch asks of CUDA's runtime: its calls are counted on their way there, by functions of the same names in
+// this program, which the dynamic linker finds first. No header of CUDA, and nothing to do where LibTorch has no CUDA.
 //
 // Seen: the calls of LibTorch's own libraries. Not seen: what CUDA's libraries (cuBLAS, cuDNN, ...) do inside, and a
 // runtime that is linked into LibTorch statically; gpu_check tries first whether an item() is counted.
@@ -11,12 +11,12 @@
 #include <string>
 
 struct CudaCalls {
-  int64_t synchronizations = 0;     ///< cudaStreamSynchronize, cudaDeviceSynchronize, cudaEventSynchronize, cudaMemcpy
-  int64_t pageable_copies = 0;      ///< cudaMemcpyAsync between a device and memory that is not pinned: they may wait
-  int64_t copies_to_host = 0;       ///< cudaMemcpyAsync, pinned
-  int64_t copies_to_device = 0;     ///< likewise
-  int64_t allocations = 0;          ///< cudaMalloc, cudaHostAlloc, ...: they may wait
-  int64_t frees = 0;                ///< cudaFree, cudaFreeHost, ...: they wait
+  int64_t synchronizations = 0;  ///< cudaStreamSynchronize, cudaDeviceSynchronize, cudaEventSynchronize, cudaMemcpy
+  int64_t pageable_copies = 0;   ///< cudaMemcpyAsync between a device and memory that is not pinned: they may wait
+  int64_t copies_to_host = 0;    ///< cudaMemcpyAsync, pinned
+  int64_t copies_to_device = 0;  ///< likewise
+  int64_t allocations = 0;       ///< cudaMalloc, cudaHostAlloc, ...: they may wait
+  int64_t frees = 0;             ///< cudaFree, cudaFreeHost, ...: they wait
 };
 
 /// Of the calling thread, since the program began.

@@ -90,7 +90,8 @@ void measure_update(const Target& target, Report& report, bool quick) {
       if (beholder.state().captured > before) times.push_back(seconds);
     }
     report.check(times.size() == wanted && beholder.state().errors == 0,
-                 text("%zu pictures of ResNet-18's parameters, %s", wanted, to_string(layout)), beholder.state().last_error);
+                 text("%zu pictures of ResNet-18's parameters, %s", wanted, to_string(layout)),
+                 beholder.state().last_error);
     report.row(text("a due update() on the host, ResNet-18's parameters, %s", to_string(layout)),
                milliseconds(median(times)));
   }
@@ -195,11 +196,18 @@ void measure_device(const Target& target, Report& report, bool quick) {
 // ---- a training with and without
 
 struct Training {
-  torch::nn::Sequential net{
-      torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 32, 5).padding(2)), torch::nn::BatchNorm2d(32), torch::nn::ReLU(),
-      torch::nn::MaxPool2d(2), torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)),
-      torch::nn::BatchNorm2d(64), torch::nn::ReLU(), torch::nn::MaxPool2d(2), torch::nn::Flatten(),
-      torch::nn::Linear(64 * 7 * 7, 128), torch::nn::ReLU(), torch::nn::Linear(128, 10)};
+  torch::nn::Sequential net{torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 32, 5).padding(2)),
+                            torch::nn::BatchNorm2d(32),
+                            torch::nn::ReLU(),
+                            torch::nn::MaxPool2d(2),
+                            torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)),
+                            torch::nn::BatchNorm2d(64),
+                            torch::nn::ReLU(),
+                            torch::nn::MaxPool2d(2),
+                            torch::nn::Flatten(),
+                            torch::nn::Linear(64 * 7 * 7, 128),
+                            torch::nn::ReLU(),
+                            torch::nn::Linear(128, 10)};
   torch::Tensor images = torch::randn({64, 1, 28, 28}), labels = torch::randint(10, {64});
   std::unique_ptr<torch::optim::SGD> optimizer;
 
@@ -250,7 +258,8 @@ void measure_training(const Target& target, Report& report, bool quick) {
       ratios.push_back(watched / alone.back());
       shown.push_back(static_cast<double>(beholder.state().rendered) / seconds);
       // On a slow machine the first picture may take longer than that.
-      for (const auto end = Clock::now() + std::chrono::seconds(60); beholder.state().rendered == 0 && Clock::now() < end;) {
+      for (const auto end = Clock::now() + std::chrono::seconds(60);
+           beholder.state().rendered == 0 && Clock::now() < end;) {
         training.step();
         beholder.update();
       }
