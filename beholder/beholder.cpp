@@ -78,8 +78,8 @@ struct Beholder::Impl {
         directory((std::filesystem::path(logdir) / "plugins" / "beholder").string()),
         settings(std::make_shared<SharedSettings>(options.settings)),
         // Half of the host's memory is for rendering (plan.cpp).
-        dispatcher(options.max_host_bytes / 4),
-        pipeline(options, settings, dispatcher),
+        dispatcher(options.max_host_bytes / 4, budget),
+        pipeline(options, settings, dispatcher, budget),
         captured(options.settings),
         forced(options.settings.fps > 0) {
     std::error_code error;
@@ -136,6 +136,7 @@ struct Beholder::Impl {
   const std::shared_ptr<SharedSettings> settings;
   const std::shared_ptr<Lifeline> lifeline = std::make_shared<Lifeline>();
   const int forks = fork_count();
+  const std::shared_ptr<BackgroundBudget> budget = std::make_shared<BackgroundBudget>(options.max_background);
   Dispatcher dispatcher;
   Pipeline pipeline;  // after the dispatcher: ends before it
 

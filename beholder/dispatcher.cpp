@@ -21,10 +21,12 @@ const char* to_string(Overflow overflow) {
   return "?";
 }
 
-Worker::Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes)
+Worker::Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes,
+               std::shared_ptr<BackgroundBudget> budget)
     : callback_(std::move(callback)),
       run_(std::move(run)),
       max_queue_bytes_(max_queue_bytes),
+      budget_(std::move(budget)),
       name_(callback_->name()),
       errors_(name_, "the training goes on") {
   needs_ = callback_->needs();
@@ -71,7 +73,15 @@ void Worker::run() {
   char thread_name[32];
   std::snprintf(thread_name, sizeof thread_name, "bh %s", name_.c_str());
   begin_own_thread(thread_name);
-  const bool opened = errors_.guarded("opening", [&] { callback_->open(run_); });
+  double cpu_before = thread_cpu_seconds();
+  const auto billed = [&](const char* what, const auto& call) {
+    const auto begun = BackgroundBudget::Clock::now();
+    const bool done = errors_.guarded(what, call);
+    const double cpu = thread_cpu_seconds();
+    budget_->bill(cpu - std::exchange(cpu_before, cpu), begun);
+    return done;
+  };
+  const bool opened = billed("opening", [&] { callback_->open(run_); });
   {
     MutexLock lock(mutex_);
     state_.open = opened;
@@ -91,9 +101,7 @@ void Worker::run() {
       queue_.pop_front();
       queued_bytes_ -= picture->bytes();
     }
-    const bool shown = errors_.guarded("showing a picture", [&] { callback_->show(std::move(picture)); });
-    picture.reset();
-    cpu_seconds_.store(thread_cpu_seconds(), std::memory_order_relaxed);
+    const bool shown = billed("showing a picture", [&] { callback_->show(std::move(picture)); });
     MutexLock lock(mutex_);
     state_.shown += shown ? 1 : 0;
   }
@@ -143,7 +151,7 @@ CallbackState Worker::state() const {
 Dispatcher::~Dispatcher() { close(kPatience); }
 
 void Dispatcher::add(std::shared_ptr<Callback> callback, Run run) {
-  auto worker = std::make_shared<Worker>(std::move(callback), std::move(run), max_queue_bytes_);
+  auto worker = std::make_shared<Worker>(std::move(callback), std::move(run), max_queue_bytes_, budget_);
   {
     MutexLock lock(mutex_);
     if (closed_) return;
@@ -227,13 +235,6 @@ std::vector<CallbackState> Dispatcher::states() const {
   std::vector<CallbackState> out;
   for (const auto& worker : *workers_) out.push_back(worker->state());
   return out;
-}
-
-double Dispatcher::cpu_seconds() const {
-  MutexLock lock(mutex_);
-  double sum = 0;
-  for (const auto& worker : *workers_) sum += worker->cpu_seconds();
-  return sum;
 }
 
 }  // namespace beholder

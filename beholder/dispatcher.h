@@ -9,8 +9,10 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "beholder/background_budget.h"
 #include "beholder/callback.h"
 #include "beholder/error_log.h"
 #include "beholder/state.h"
@@ -22,7 +24,8 @@ namespace beholder {
 /// ever can be left behind.
 class Worker : public std::enable_shared_from_this<Worker> {
  public:
-  Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes);
+  Worker(std::shared_ptr<Callback> callback, Run run, int64_t max_queue_bytes,
+         std::shared_ptr<BackgroundBudget> budget);
 
   void start();
   /// Queues a picture by the callback's overflow policy; where there is no memory for that, it is dropped. Any thread;
@@ -36,8 +39,6 @@ class Worker : public std::enable_shared_from_this<Worker> {
   bool wait_closed(std::chrono::milliseconds timeout);
 
   CallbackState state() const;
-  /// CPU time of the thread up to its last picture, in seconds.
-  double cpu_seconds() const { return cpu_seconds_.load(std::memory_order_relaxed); }
   const Needs& needs() const { return needs_; }
   const std::string& name() const { return name_; }
   const Callback* callback() const { return callback_.get(); }
@@ -49,13 +50,13 @@ class Worker : public std::enable_shared_from_this<Worker> {
   const std::shared_ptr<Callback> callback_;
   const Run run_;
   const int64_t max_queue_bytes_;
+  const std::shared_ptr<BackgroundBudget> budget_;
   const std::string name_;
   ErrorLog errors_;
   Needs needs_;                               // set once in the constructor
   Overflow overflow_ = Overflow::DropOldest;  // likewise
   std::thread thread_;                        // used by the thread that starts and ends the worker
-  std::atomic<double> cpu_seconds_{0};
-  std::atomic<bool> usable_{true};  // false: open() threw
+  std::atomic<bool> usable_{true};            // false: open() threw
 
   mutable Mutex mutex_;
   Condition changed_;
@@ -73,7 +74,10 @@ class Dispatcher {
   /// How long callbacks may take to close, all together.
   static constexpr std::chrono::milliseconds kPatience{10000};
 
-  explicit Dispatcher(int64_t max_queue_bytes) : max_queue_bytes_(max_queue_bytes) {}
+  /// `max_queue_bytes`: of the pictures that wait for one callback. `budget` is billed for what the callbacks' threads
+  /// use.
+  explicit Dispatcher(int64_t max_queue_bytes, std::shared_ptr<BackgroundBudget> budget)
+      : max_queue_bytes_(max_queue_bytes), budget_(std::move(budget)) {}
   /// close(kPatience), where it was not closed before.
   ~Dispatcher();
 
@@ -91,13 +95,12 @@ class Dispatcher {
   Needs needs() const;
   bool empty() const;
   std::vector<CallbackState> states() const;
-  /// CPU time of all workers so far, in seconds.
-  double cpu_seconds() const;
 
  private:
   using Workers = std::vector<std::shared_ptr<Worker>>;
 
   const int64_t max_queue_bytes_;
+  const std::shared_ptr<BackgroundBudget> budget_;  // shared with workers that are left behind
   mutable Mutex mutex_;
   // Never changed, but replaced: who reads it needs no lock and no copy.
   std::shared_ptr<const Workers> workers_ BEHOLDER_GUARDED_BY(mutex_) = std::make_shared<Workers>();

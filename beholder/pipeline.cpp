@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <exception>
 #include <future>
-#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -46,8 +45,12 @@ class Draining {
 
 }  // namespace
 
-Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher)
-    : options_(std::move(options)), settings_(std::move(settings)), dispatcher_(dispatcher) {
+Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher,
+                   std::shared_ptr<BackgroundBudget> budget)
+    : options_(std::move(options)),
+      settings_(std::move(settings)),
+      dispatcher_(dispatcher),
+      budget_(std::move(budget)) {
   main_ = std::make_unique<ViewRenderer>(pool_);
   followed_ = settings_->get();
   listener_ = settings_->add_listener([this] {
@@ -62,7 +65,7 @@ Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Di
   } catch (const std::system_error& e) {
     settings_->remove_listener(listener_);
     stop_ = true;
-    not_before_ = std::numeric_limits<Clock::duration::rep>::max();
+    no_thread_ = true;
     errors_.report("starting the render thread", e.what(), "nothing is shown, the training goes on");
   }
 }
@@ -325,14 +328,10 @@ std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
 }
 
 void Pipeline::account_cpu(Clock::time_point started) {
-  const double cpu = thread_cpu_seconds() + dispatcher_.cpu_seconds();
-  const double spent = std::max(0.0, cpu - cpu_before_);
-  cpu_before_ = cpu;
-  // Each picture is paid for by quiet: its CPU time is at most max_background of the time until the next one.
-  const auto quiet = std::chrono::duration<double>(std::min(spent / options_.max_background, 3600.0));
-  // One that was captured while the one before it was still being rendered makes the next one wait for both.
-  const auto until = std::max(not_before(), started) + std::chrono::duration_cast<Clock::duration>(quiet);
-  not_before_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+  const double cpu = thread_cpu_seconds();
+  budget_->bill(cpu - std::exchange(cpu_before_, cpu), started);
+  const double all = budget_->spent();  // with the callbacks' threads
+  const double spent = all - std::exchange(all_before_, all);
   if (accounted_ != Clock::time_point{}) {
     const double share = cpu_rate_.add(spent_before_, std::chrono::duration<double>(started - accounted_).count());
     MutexLock lock(mutex_);

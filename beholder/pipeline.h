@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "beholder/background_budget.h"
 #include "beholder/dispatcher.h"
 #include "beholder/error_log.h"
 #include "beholder/moving_rate.h"
@@ -36,7 +37,8 @@ class Pipeline {
  public:
   using Clock = std::chrono::steady_clock;
 
-  Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher);
+  Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher,
+           std::shared_ptr<BackgroundBudget> budget);
   ~Pipeline();
   /// For the destructor of the owner; what only reads may be called afterwards. Does nothing the second time.
   void end();
@@ -52,9 +54,7 @@ class Pipeline {
   /// Hands over a filled slot of `plan`.
   void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
   /// The budget of our own threads allows no picture before this.
-  Clock::time_point not_before() const {
-    return Clock::time_point(Clock::duration(not_before_.load(std::memory_order_relaxed)));
-  }
+  Clock::time_point not_before() const { return no_thread_ ? Clock::time_point::max() : budget_->paid_until(); }
 
   /// Adds what the render thread knows.
   void add_to(State& state) const;
@@ -87,7 +87,8 @@ class Pipeline {
   const Options options_;
   const std::shared_ptr<SharedSettings> settings_;
   Dispatcher& dispatcher_;
-  std::atomic<int64_t> not_before_{0};  // Clock's ticks
+  const std::shared_ptr<BackgroundBudget> budget_;
+  bool no_thread_ = false;  // set in the constructor
   ErrorLog errors_{"", "this picture is left out, the training goes on"};
 
   mutable Mutex mutex_;
@@ -114,7 +115,7 @@ class Pipeline {
   Settings followed_;
   uint64_t sequence_ = 0, live_sequence_ = 0;
   uint64_t live_revision_ = 0, film_revision_ = 0;  // of the settings that the last pictures show
-  double cpu_before_ = 0, spent_before_ = 0;
+  double cpu_before_ = 0, all_before_ = 0, spent_before_ = 0;
   MovingRate cpu_rate_{0.1};
   Clock::time_point accounted_{};
 

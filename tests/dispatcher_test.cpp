@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cctype>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -45,6 +46,8 @@ bool eventually(const std::function<bool()>& condition) {
   }
   return condition();
 }
+
+std::shared_ptr<BackgroundBudget> no_limit() { return std::make_shared<BackgroundBudget>(64.0); }
 
 /// A gate that threads wait at. Opened by its owner at the latest: nothing waits for ever.
 class Gate {
@@ -142,7 +145,7 @@ TEST_CASE("a callback is opened, shown every picture in order, and closed once, 
   std::vector<std::thread::id> threads;
   callback->on_open = callback->on_close = [&] { threads.push_back(std::this_thread::get_id()); };
   callback->on_show = [&](const Picture&) { threads.push_back(std::this_thread::get_id()); };
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   CHECK(dispatcher.empty());
   Run run;
   run.logdir = "somewhere";
@@ -175,7 +178,7 @@ TEST_CASE("a callback whose open() throws is disabled with one line, and needs n
   bad->needs_ = {/*film=*/true, /*statistics=*/true};
   good->needs_ = {/*film=*/false, /*statistics=*/false};
   bad->on_open = [] { throw std::runtime_error("no space\nand more lines that nobody reads"); };
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(bad, {});
   dispatcher.add(good, {});
   REQUIRE(eventually([&] { return state_of(dispatcher).errors == 1; }));
@@ -204,7 +207,7 @@ TEST_CASE("pictures that came before a failing open() are let go") {
     gate.wait();
     throw 7;
   };
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(bad, {});
   std::weak_ptr<const Picture> queued;
   {
@@ -230,7 +233,7 @@ TEST_CASE("exceptions out of show() are counted, logged once per text, and the n
     if (p.step % 3 == 1) throw 42;
   };
   callback->on_close = [] { throw std::logic_error("cannot close"); };
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(callback, {});
   for (int i = 0; i < 30; ++i) dispatcher.dispatch(picture(i));
   REQUIRE(eventually([&] { return state_of(dispatcher).shown == 10; }));
@@ -252,7 +255,7 @@ TEST_CASE("errors whose text is another one each time do not fill the log") {
   Diary diary;
   const auto callback = std::make_shared<InMemory>("talker", diary);
   callback->on_show = [](const Picture& p) { throw std::runtime_error("at byte " + std::to_string(p.step)); };
-  Dispatcher dispatcher(int64_t{1} << 30);
+  Dispatcher dispatcher(int64_t{1} << 30, no_limit());
   dispatcher.add(callback, {});
   for (int i = 0; i < 500; ++i) dispatcher.dispatch(picture(i));
   dispatcher.close(60s);
@@ -273,7 +276,7 @@ TEST_CASE("overflow policies keep what their name says, with exact counters") {
   CHECK(std::string(to_string(Overflow::DropOldest)) == "drop oldest");
   CHECK(std::string(to_string(Overflow::DropNewest)) == "drop newest");
   CHECK(std::string(to_string(Overflow::KeepLatest)) == "keep latest");
-  Dispatcher dispatcher(3 * kBytes + kBytes / 2);  // room for three
+  Dispatcher dispatcher(3 * kBytes + kBytes / 2, no_limit());  // room for three
   dispatcher.add(make("oldest", Overflow::DropOldest), {});
   dispatcher.add(make("newest", Overflow::DropNewest), {});
   dispatcher.add(make("latest", Overflow::KeepLatest), {});
@@ -311,7 +314,7 @@ TEST_CASE("a picture larger than the whole queue is still shown, alone") {
   for (const Overflow overflow : {Overflow::DropOldest, Overflow::DropNewest, Overflow::KeepLatest}) {
     const auto callback = std::make_shared<InMemory>("a", diary);
     callback->overflow_ = overflow;
-    Dispatcher dispatcher(100);
+    Dispatcher dispatcher(100, no_limit());
     dispatcher.add(callback, {});
     dispatcher.dispatch(picture(1));
     REQUIRE(eventually([&] { return state_of(dispatcher).shown == 1; }));
@@ -324,7 +327,7 @@ TEST_CASE("a slow callback delays nobody else, nor the one who dispatches") {
   Gate gate;
   const auto slow = std::make_shared<InMemory>("slow", diary), quick = std::make_shared<InMemory>("quick", diary);
   slow->on_show = [&](const Picture&) { gate.wait(); };
-  Dispatcher dispatcher(2 * kBytes);
+  Dispatcher dispatcher(2 * kBytes, no_limit());
   dispatcher.add(slow, {});
   dispatcher.add(quick, {});
   for (int i = 0; i < 50; ++i) {
@@ -340,7 +343,7 @@ TEST_CASE("a film callback gets the film's pictures, another the live ones") {
   Diary diary;
   const auto film = std::make_shared<InMemory>("film", diary), live = std::make_shared<InMemory>("live", diary);
   film->needs_ = {/*film=*/true, /*statistics=*/true};
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(film, {});
   dispatcher.add(live, {});
   int step = 0;
@@ -368,7 +371,7 @@ TEST_CASE("a film callback gets the film's pictures, another the live ones") {
 
 TEST_CASE("needs are ORed over the callbacks") {
   Diary diary;
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   CHECK_FALSE(dispatcher.needs().film);
   CHECK_FALSE(dispatcher.needs().statistics);
   const auto add = [&](bool film, bool statistics) {
@@ -391,7 +394,7 @@ TEST_CASE("a callback that is added twice has one thread, and one line says so")
   LogLines log;
   Diary diary;
   const auto callback = std::make_shared<InMemory>("a", diary);
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(callback, {});
   dispatcher.add(callback, {});
   CHECK(dispatcher.states().size() == 1);
@@ -405,7 +408,7 @@ TEST_CASE("a callback whose name() throws is not added") {
   struct Nameless : Callback {
     std::string name() const override { throw std::runtime_error("who am I?"); }
   };
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   CHECK_THROWS_AS(dispatcher.add(std::make_shared<Nameless>(), {}), std::runtime_error);
   CHECK(dispatcher.empty());
 }
@@ -415,7 +418,7 @@ TEST_CASE("at the end everything queued is shown, and callbacks close in the rev
   Gate gate;
   std::vector<std::shared_ptr<InMemory>> callbacks;
   {
-    Dispatcher dispatcher(1 << 20);
+    Dispatcher dispatcher(1 << 20, no_limit());
     for (const char* name : {"a", "b", "c", "d", "e"}) {
       callbacks.push_back(std::make_shared<InMemory>(name, diary));
       callbacks.back()->on_show = [&](const Picture&) { gate.wait(); };
@@ -445,7 +448,7 @@ TEST_CASE("at the end everything queued is shown, and callbacks close in the rev
 TEST_CASE("after the end nothing is added and nothing is shown") {
   Diary diary;
   const auto first = std::make_shared<InMemory>("first", diary), late = std::make_shared<InMemory>("late", diary);
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   dispatcher.add(first, {});
   dispatcher.close(60s);
   dispatcher.add(late, {});
@@ -468,7 +471,7 @@ TEST_CASE("a callback that hangs is left behind with one line, and the others ar
   std::weak_ptr<InMemory> alive = hangs;
   const auto start = steady_clock::now();
   {
-    Dispatcher dispatcher(1 << 20);
+    Dispatcher dispatcher(1 << 20, no_limit());
     dispatcher.add(first, {});
     dispatcher.add(hangs, {});
     dispatcher.dispatch(picture(1));
@@ -503,7 +506,7 @@ TEST_CASE("a callback that hangs leaves a slow one its share of the time") {
   hangs->on_show = [&](const Picture&) { gate.wait(); };
   const std::weak_ptr<InMemory> alive = hangs;
   {
-    Dispatcher dispatcher(1 << 20);
+    Dispatcher dispatcher(1 << 20, no_limit());
     dispatcher.add(slow, {});
     dispatcher.add(std::move(hangs), {});  // is asked first
     dispatcher.dispatch(picture(1));
@@ -518,7 +521,7 @@ TEST_CASE("a callback that hangs leaves a slow one its share of the time") {
 // Run by the next test in a process of its own.
 TEST_CASE("child: a callback hangs", "[.child]") {
   static Diary diary;
-  Dispatcher dispatcher(1 << 20);
+  Dispatcher dispatcher(1 << 20, no_limit());
   const auto hangs = std::make_shared<InMemory>("hangs", diary);
   std::atomic<bool> begun{false};
   hangs->on_show = [&begun](const Picture&) {
@@ -556,7 +559,7 @@ TEST_CASE("a process with a callback that hangs for ever ends all the same") {
 
 TEST_CASE("callbacks are added, asked and shown pictures by several threads at once") {
   Diary diary;
-  Dispatcher dispatcher(3 * kBytes);
+  Dispatcher dispatcher(3 * kBytes, no_limit());
   std::vector<std::thread> threads;
   for (int t = 0; t < 3; ++t) {
     threads.emplace_back([&, t] {
@@ -565,7 +568,6 @@ TEST_CASE("callbacks are added, asked and shown pictures by several threads at o
         dispatcher.dispatch(picture(t * 20 + i));
         dispatcher.states();
         dispatcher.needs();
-        dispatcher.cpu_seconds();
       }
     });
   }
@@ -580,7 +582,24 @@ TEST_CASE("callbacks are added, asked and shown pictures by several threads at o
   }
 }
 
-TEST_CASE("CPU time of the workers is accounted for") {
+TEST_CASE("what was billed is paid by quiet, from where it began or the bill before it is paid") {
+  BackgroundBudget budget(0.1);
+  const auto begun = steady_clock::now();
+  CHECK(budget.paid_until() < begun);
+  budget.bill(0.5, begun);
+  CHECK(budget.paid_until() == begun + 5s);
+  budget.bill(0.2, begun + 3s);  // used before the first was paid
+  CHECK(budget.paid_until() == begun + 7s);
+  budget.bill(0.1, begun + 10s);  // and after: idle time is not saved up
+  CHECK(budget.paid_until() == begun + 11s);
+  for (const double none : {0.0, -1.0, std::nan("")}) budget.bill(none, begun + 20s);
+  CHECK(budget.paid_until() == begun + 11s);
+  CHECK(budget.spent() == Catch::Approx(0.8));
+  budget.bill(1e300, begun);
+  CHECK(budget.paid_until() == begun + 11s + 1h);
+}
+
+TEST_CASE("CPU time of the workers is billed") {
   Diary diary;
   const auto busy = std::make_shared<InMemory>("busy", diary);
   busy->on_show = [](const Picture&) {
@@ -590,12 +609,15 @@ TEST_CASE("CPU time of the workers is accounted for") {
       clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     } while (now.tv_sec - begin.tv_sec + 1e-9 * (now.tv_nsec - begin.tv_nsec) < 0.05);
   };
-  Dispatcher dispatcher(1 << 20);
+  const auto budget = std::make_shared<BackgroundBudget>(1.0);
+  Dispatcher dispatcher(1 << 20, budget);
+  const auto begun = steady_clock::now();
   dispatcher.add(busy, {});
-  CHECK(dispatcher.cpu_seconds() < 0.05);
+  CHECK(budget->spent() < 0.05);
   dispatcher.dispatch(picture(1));
   dispatcher.dispatch(picture(2));
   REQUIRE(eventually([&] { return state_of(dispatcher).shown == 2; }));
-  CHECK(dispatcher.cpu_seconds() >= 0.1);
-  CHECK(dispatcher.cpu_seconds() < 10);
+  CHECK(budget->spent() >= 0.1);
+  CHECK(budget->spent() < 10);
+  CHECK(budget->paid_until() >= begun + 100ms);
 }
