@@ -13,7 +13,10 @@
 namespace beholder {
 namespace {
 
-/// Rows lie somewhere else in memory each, where no hardware prefetcher expects them: so many are fetched ahead.
+/// Rows lie somewhere else in memory each, where no hardware prefetcher expects them: so many are fetched ahead. What
+/// is left is memory's own time: of ResNet-18 the original's layout samples, and touches 1.6 x the cache lines that its
+/// values fill. Slower or no faster were: more or fewer rows, hints for outer caches, whole rows by memcpy into a
+/// buffer before their values are picked, huge pages for the slot.
 constexpr int64_t kAhead = 6;
 
 void prefetch(const char* from, int64_t bytes) {
