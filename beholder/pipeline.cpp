@@ -65,7 +65,6 @@ Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Di
   } catch (const std::system_error& e) {
     settings_->remove_listener(listener_);
     stop_ = true;
-    no_thread_ = true;
     errors_.report("starting the render thread", e.what(), "nothing is shown, the training goes on");
   }
 }

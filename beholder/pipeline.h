@@ -54,7 +54,7 @@ class Pipeline {
   /// Hands over a filled slot of `plan`.
   void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
   /// The budget of our own threads allows no picture before this.
-  Clock::time_point not_before() const { return no_thread_ ? Clock::time_point::max() : budget_->paid_until(); }
+  Clock::time_point not_before() const { return running() ? budget_->paid_until() : Clock::time_point::max(); }
 
   /// Adds what the render thread knows.
   void add_to(State& state) const;
@@ -88,7 +88,6 @@ class Pipeline {
   const std::shared_ptr<SharedSettings> settings_;
   Dispatcher& dispatcher_;
   const std::shared_ptr<BackgroundBudget> budget_;
-  bool no_thread_ = false;  // set in the constructor
   ErrorLog errors_{"", "this picture is left out, the training goes on"};
 
   mutable Mutex mutex_;

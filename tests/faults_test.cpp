@@ -466,7 +466,7 @@ TEST_CASE("a logdir that is removed while running is one line, and comes back wi
 TEST_CASE("a disk that is made read-only while running is one line, and is recorded on again when it is not") {
   SmallDisk disk("size=50m");
   if (!disk.there()) {
-    WARN("skipped, this user may mount no tmpfs; the next test makes the same error without a disk");
+    WARN("skipped, this user may mount no tmpfs; the test above makes the same error without a disk");
     return;
   }
   Training training(disk.logdir());

@@ -18,6 +18,7 @@
 #include "beholder/beholder.h"
 #include "beholder/callbacks/live_server.h"
 #include "catch.h"
+#include "small_network.h"
 
 namespace {
 
@@ -40,18 +41,7 @@ int64_t resident_bytes() {
 }
 
 struct Training {
-  torch::nn::Sequential net{torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 32, 5).padding(2)),
-                            torch::nn::BatchNorm2d(32),
-                            torch::nn::ReLU(),
-                            torch::nn::MaxPool2d(2),
-                            torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)),
-                            torch::nn::BatchNorm2d(64),
-                            torch::nn::ReLU(),
-                            torch::nn::MaxPool2d(2),
-                            torch::nn::Flatten(),
-                            torch::nn::Linear(64 * 7 * 7, 128),
-                            torch::nn::ReLU(),
-                            torch::nn::Linear(128, 10)};
+  torch::nn::Sequential net = small_network();
   torch::optim::SGD optimizer{net->parameters(), torch::optim::SGDOptions(0.05).momentum(0.9)};
   torch::Tensor images = torch::randn({64, 1, 28, 28}), labels = torch::randint(10, {64});
 

@@ -15,6 +15,7 @@
 #include "beholder/renderer.h"
 #include "benchmarks/resnet18.h"
 #include "gpu_check.h"
+#include "small_network.h"
 
 namespace {
 
@@ -196,18 +197,7 @@ void measure_device(const Target& target, Report& report, bool quick) {
 // ---- a training with and without
 
 struct Training {
-  torch::nn::Sequential net{torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 32, 5).padding(2)),
-                            torch::nn::BatchNorm2d(32),
-                            torch::nn::ReLU(),
-                            torch::nn::MaxPool2d(2),
-                            torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)),
-                            torch::nn::BatchNorm2d(64),
-                            torch::nn::ReLU(),
-                            torch::nn::MaxPool2d(2),
-                            torch::nn::Flatten(),
-                            torch::nn::Linear(64 * 7 * 7, 128),
-                            torch::nn::ReLU(),
-                            torch::nn::Linear(128, 10)};
+  torch::nn::Sequential net = small_network();
   torch::Tensor images = torch::randn({64, 1, 28, 28}), labels = torch::randint(10, {64});
   std::unique_ptr<torch::optim::SGD> optimizer;
 
