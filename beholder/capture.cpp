@@ -6,6 +6,10 @@
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/index_select.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -13,15 +17,26 @@
 namespace beholder {
 namespace {
 
-/// Rows lie somewhere else in memory each, where no hardware prefetcher expects them: so many are fetched ahead. What
-/// is left is memory's own time: of ResNet-18 the original's layout samples, and touches 1.6 x the cache lines that its
-/// values fill. Slower or no faster were: more or fewer rows, hints for outer caches, whole rows by memcpy into a
-/// buffer before their values are picked, huge pages for the slot.
-constexpr int64_t kAhead = 6;
+/// Rows lie somewhere else in memory each, where no hardware prefetcher expects them: so many are fetched ahead into
+/// the second-level cache (the first has not as many places for what is under way), and of those further ahead the
+/// first bytes, since to find a page costs as much as to read from it. What is left is memory's own time: of ResNet-18
+/// the original's layout samples, and touches 1.6 x the cache lines, and 6 x the pages, that its values fill. Slower or
+/// no faster were: more or fewer rows, other hints, rows or results by way of a buffer, AVX2's gather instruction,
+/// stores past the caches, huge pages for the slot.
+constexpr int64_t kAhead = 8, kPagesAhead = 12;
 
-void prefetch(const char* from, int64_t bytes) {
-  constexpr int64_t kMost = 1024;
-  for (int64_t byte = 0; byte < std::min(bytes, kMost); byte += 64) __builtin_prefetch(from + byte);
+/// Inlined without exception: GCC takes a function that does nothing but prefetch for one without effect, and its calls
+/// away.
+__attribute__((always_inline)) inline void prefetch(const char* from, int64_t bytes) {
+  constexpr int64_t kMost = 2048;
+  for (int64_t byte = 0; byte < std::min(bytes, kMost); byte += 64) __builtin_prefetch(from + byte, 0, 2);
+}
+
+/// While row `i` of `count` is copied. `row(i)` is its address; it has `bytes`.
+template <typename Row>
+__attribute__((always_inline)) inline void prefetch_after(int64_t i, int64_t count, const Row& row, int64_t bytes) {
+  if (i + kPagesAhead < count) __builtin_prefetch(row(i + kPagesAhead));
+  if (i + kAhead < count) prefetch(row(i + kAhead), bytes);
 }
 
 /// Copies a strided box of elements of `size` bytes into contiguous memory. `sizes` and `strides` (in elements) have
@@ -34,10 +49,11 @@ void copy_box(const char* from, char*& to, const int64_t* sizes, const int64_t* 
   }
   const int64_t count = sizes[0], step = strides[0] * size;
   if (rank > 1) {
-    const int64_t row_bytes = rank == 2 ? ((sizes[1] - 1) * strides[1] + 1) * size : 0;
+    const auto row = [&](int64_t i) { return from + i * step; };
+    const int64_t row_bytes = ((sizes[1] - 1) * strides[1] + 1) * size;
     for (int64_t i = 0; i < count; ++i) {
-      if (i + kAhead < count) prefetch(from + (i + kAhead) * step, row_bytes);
-      copy_box(from + i * step, to, sizes + 1, strides + 1, rank - 1, size);
+      if (rank == 2) prefetch_after(i, count, row, row_bytes);
+      copy_box(row(i), to, sizes + 1, strides + 1, rank - 1, size);
     }
     return;
   }
@@ -81,12 +97,14 @@ void copy_box_merged(const char* from, char* to, const StagedSection& staged, in
 }
 
 /// Runs of neighbours of one row. Most are two to four rows of a 3 x 3 kernel, shorter than the call of a memcpy is
-/// long: 48 bytes are copied where there are as many in the row, and the next run overwrites what was too much.
+/// long: 48 bytes are copied where there are as many in the row and before `end`, and the next run overwrites what was
+/// too much.
 template <typename Unit>
-Unit* copy_runs(const Unit* row, Unit* to, const std::vector<std::pair<int64_t, int64_t>>& runs, int64_t row_length) {
+Unit* copy_runs(const Unit* row, int64_t row_length, Unit* to, const Unit* end,
+                const std::vector<std::pair<int64_t, int64_t>>& runs) {
   constexpr int64_t kWide = 48 / sizeof(Unit);
   for (const auto& [first, length] : runs) {
-    if (length <= kWide && first + kWide <= row_length) {
+    if (length <= kWide && first + kWide <= row_length && end - to >= kWide) {
       std::memcpy(to, row + first, kWide * sizeof(Unit));
     } else {
       std::memcpy(to, row + first, length * sizeof(Unit));
@@ -96,11 +114,52 @@ Unit* copy_runs(const Unit* row, Unit* to, const std::vector<std::pair<int64_t, 
   return to;
 }
 
+#ifdef __x86_64__
+/// Every second, third or fourth of many: eight values from two to four loads, which the lanes of AVX2 bring together.
+/// Returns how many were copied. Reads nothing behind the last of `count`.
+template <int64_t step>
+__attribute__((target("avx2"))) int64_t pick_by_avx2(const float* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 < count; i += 8, from += 8 * step) {
+    const __m256 a = _mm256_loadu_ps(from), b = _mm256_loadu_ps(from + 8);
+    __m256 picked;  // all eight, in some order
+    __m256i order;
+    if constexpr (step == 2) {
+      picked = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0));
+      order = _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7);
+    } else if constexpr (step == 3) {  // lanes 0 3 6 of a, 1 4 7 of b, 2 5 of c
+      picked = _mm256_blend_ps(_mm256_blend_ps(a, b, 0b10010010), _mm256_loadu_ps(from + 16), 0b00100100);
+      order = _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5);
+    } else {
+      const __m256 c = _mm256_loadu_ps(from + 16), d = _mm256_loadu_ps(from + 24);
+      const __m256 ab = _mm256_shuffle_ps(a, b, 0), cd = _mm256_shuffle_ps(c, d, 0);
+      picked = _mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(2, 0, 2, 0));
+      order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    }
+    _mm256_storeu_ps(to + i, _mm256_permutevar8x32_ps(picked, order));
+  }
+  return i;
+}
+
+int64_t pick_by_avx2(const void* from, void* to, int64_t count, int64_t step) {
+  static const bool supported = __builtin_cpu_supports("avx2");
+  if (!supported || step < 2 || step > 4) return 0;
+  const auto* source = static_cast<const float*>(from);
+  auto* target = static_cast<float*>(to);
+  if (step == 2) return pick_by_avx2<2>(source, target, count);
+  return step == 3 ? pick_by_avx2<3>(source, target, count) : pick_by_avx2<4>(source, target, count);
+}
+#else
+int64_t pick_by_avx2(const void*, void*, int64_t, int64_t) { return 0; }
+#endif
+
 /// Four loads and one store: the stores are what a core has least of.
 template <typename Unit>
 Unit* copy_steps(const Unit* from, Unit* to, int64_t count, int64_t step) {
   int64_t i = 0;
   if constexpr (sizeof(Unit) == 4) {
+    i = pick_by_avx2(from, to, count, step);
+    from += i * step;
     typedef Unit Four __attribute__((vector_size(16)));
     for (; i + 4 <= count; i += 4, from += 4 * step) {
       const Four four = {from[0], from[step], from[2 * step], from[3 * step]};
@@ -117,15 +176,14 @@ void copy_listed(const char* from, char* to, const StagedSection& staged) {
   auto* target = reinterpret_cast<Unit*>(to);
   const int64_t row_length = staged.inner.back() + 1;
   const auto count = static_cast<int64_t>(staged.inner.size());
-  for (size_t a = 0; a < staged.outer.size(); ++a) {
-    if (a + kAhead < staged.outer.size()) {
-      prefetch(reinterpret_cast<const char*>(source + staged.outer[a + kAhead]), row_length * sizeof(Unit));
-    }
+  const auto rows = static_cast<int64_t>(staged.outer.size());
+  const Unit* const end = target + rows * count;
+  const auto address = [&](int64_t row) { return reinterpret_cast<const char*>(source + staged.outer[row]); };
+  for (int64_t a = 0; a < rows; ++a) {
+    prefetch_after(a, rows, address, row_length * static_cast<int64_t>(sizeof(Unit)));
     const Unit* row = source + staged.outer[a];
-    // The last row ends where the section does: nothing may be written behind it.
     if (!staged.inner_runs.empty()) {
-      const bool last = a + 1 == staged.outer.size();
-      target = copy_runs(row, target, staged.inner_runs, last ? 0 : row_length);
+      target = copy_runs(row, row_length, target, end, staged.inner_runs);
     } else if (staged.inner_step != 0) {
       target = copy_steps(row + staged.inner[0], target, count, staged.inner_step);
     } else {

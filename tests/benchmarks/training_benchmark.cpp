@@ -1,5 +1,6 @@
 // What a real training pays for being watched, measured from outside: the time that the training thread spends in
-// Beholder for each picture, beside the training step alone and a memcpy of the values that are shown.
+// Beholder for each picture, beside the training step alone, and the gather alone beside a memcpy of the values that
+// are shown.
 //
 //   training_benchmark NETWORK SECONDS   trains it, by turns alone and watched in each way; NETWORK.* lines
 //   training_benchmark face SECONDS      due updates of ResNet-18 one after the other, nothing between them
@@ -21,6 +22,7 @@
 #include "beholder/beholder.h"
 #include "beholder/callbacks/live_server.h"
 #include "beholder/callbacks/recorder.h"
+#include "tests/benchmarks/bare_watch.h"
 #include "tests/benchmarks/measure.h"
 #include "tests/benchmarks/networks.h"
 
@@ -159,7 +161,7 @@ int64_t shown_bytes(Training& training, LayoutKind layout, const std::string& lo
   throw std::runtime_error("no picture came");
 }
 
-/// A memcpy between training steps, as cold as a due update() is.
+/// A memcpy that finds the caches as cold as a due update() does.
 struct Floor {
   explicit Floor(int64_t bytes) : from(bytes, 1), to(bytes, 2) {}
   std::vector<char> from, to;
@@ -171,11 +173,35 @@ struct Floor {
                     asm volatile("" : : "r"(to.data()) : "memory");
                   }).cpu);
   }
+};
+
+/// The network's own parameters, as BareWatch takes them.
+Arrays parameters_of(torch::nn::Module& module) {
+  Arrays tensors;
+  for (const auto& parameter : module.named_parameters()) {
+    const auto& tensor = parameter.value();
+    const Kind kind = tensor.dim() == 4 ? Kind::ConvWeight : tensor.dim() == 2 ? Kind::LinearWeight : Kind::Vector;
+    tensors.push_back({parameter.key(), tensor, kind});
+  }
+  return tensors;
+}
+
+/// What a due update() does with the values alone, and a memcpy of as many, each right after a training step.
+struct GatherBesideMemcpy {
+  GatherBesideMemcpy(Training& training, LayoutKind layout)
+      : watch(parameters_of(training.module()), settings_of(layout)), floor(4 * watch.values()) {}
+  BareWatch watch;
+  Floor floor;
+  std::vector<double> cpu;
 
   void round(Training& training) {
     for (int i = 0; i < 3; ++i) {
       training.step();
-      copy();
+      Slot* slot = nullptr;
+      cpu.push_back(timed([&] { slot = watch.capture(); }).cpu);
+      abandon(*slot);
+      training.step();
+      floor.copy();
     }
   }
 };
@@ -184,8 +210,7 @@ void train(const std::string& network, double seconds) {
   const TemporaryFolder logdir;
   const auto training = training_of(network);
   auto ways = all_ways(logdir.path(), *training);
-  Floor fit_floor(shown_bytes(*training, LayoutKind::Fit, logdir.path()));
-  Floor classic_floor(shown_bytes(*training, LayoutKind::Classic, logdir.path()));
+  GatherBesideMemcpy fit(*training, LayoutKind::Fit), classic(*training, LayoutKind::Classic);
   const auto warm_up = [&] {
     for (auto& way : ways) way->round(*training, 0.5);
     for (auto& way : ways) {
@@ -205,8 +230,8 @@ void train(const std::string& network, double seconds) {
   constexpr int kRounds = 7;
   for (int i = 0; i < kRounds; ++i) {
     for (auto& way : ways) way->round(*training, seconds / kRounds / static_cast<double>(ways.size()));
-    fit_floor.round(*training);
-    classic_floor.round(*training);
+    fit.round(*training);
+    classic.round(*training);
   }
   for (const auto& way : ways) {
     const std::string name = network + "." + way->name;
@@ -222,8 +247,11 @@ void train(const std::string& network, double seconds) {
     tell(name + ".blocked_cpu_ms", 1e3 * blocked);
     tell(name + ".blocked_wall_ms", 1e3 * wall);
   }
-  tell(network + ".memcpy_fit_ms", 1e3 * median(fit_floor.cpu));
-  tell(network + ".memcpy_classic_ms", 1e3 * median(classic_floor.cpu));
+  for (const auto& [name, values] :
+       {std::pair<const char*, const GatherBesideMemcpy&>{"fit", fit}, {"classic", classic}}) {
+    tell(network + ".gather_" + name + "_ms", 1e3 * median(values.cpu));
+    tell(network + ".memcpy_" + name + "_ms", 1e3 * median(values.floor.cpu));
+  }
 }
 
 void face(double seconds) {

@@ -1,0 +1,166 @@
+// The copies of the training thread on the CPU, element by element, between pages that may not be touched.
+
+#include "beholder/capture.h"
+
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "tests/catch.h"
+
+namespace beholder {
+namespace {
+
+/// Memory whose last byte is the last of its page; the page behind it may not be touched.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(size_t bytes) : bytes_(bytes) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    room_ = (bytes + page - 1) / page * page;
+    mapped_ = static_cast<char*>(
+        mmap(nullptr, room_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, /*fd=*/-1, 0));
+    REQUIRE(mapped_ != MAP_FAILED);
+    REQUIRE(mprotect(mapped_ + room_, page, PROT_NONE) == 0);
+    size_ = room_ + page;
+  }
+  ~GuardedMemory() { munmap(mapped_, size_); }
+  GuardedMemory(const GuardedMemory&) = delete;
+  GuardedMemory& operator=(const GuardedMemory&) = delete;
+
+  char* data() const { return mapped_ + room_ - bytes_; }
+  size_t size() const { return bytes_; }
+  at::Tensor tensor(c10::ScalarType dtype) const {
+    return at::from_blob(data(), {static_cast<int64_t>(bytes_ / c10::elementSize(dtype))}, dtype);
+  }
+
+ private:
+  size_t bytes_, room_ = 0, size_ = 0;
+  char* mapped_ = nullptr;
+};
+
+/// Increasing, from 0, with a last element below `most`.
+std::vector<int64_t> offsets(std::mt19937& random, size_t count, int64_t step) {
+  std::vector<int64_t> out{0};
+  while (out.size() < count) out.push_back(out.back() + (step > 0 ? step : 1 + static_cast<int64_t>(random() % 3)));
+  return out;
+}
+
+std::vector<std::pair<int64_t, int64_t>> runs_of(const std::vector<int64_t>& inner) {
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  for (const auto offset : inner) {
+    if (!runs.empty() && runs.back().first + runs.back().second == offset) {
+      ++runs.back().second;
+    } else {
+      runs.emplace_back(offset, 1);
+    }
+  }
+  return runs;
+}
+
+/// Gathers one section and says what is wrong with it; "" where it is as it must be.
+std::string wrong_gather(const StagedSection& section, const std::vector<int64_t>& elements, c10::ScalarType dtype) {
+  const size_t size = c10::elementSize(dtype);
+  const GuardedMemory source(static_cast<size_t>(elements.back() + 1) * size), target(elements.size() * size);
+  std::mt19937 random(static_cast<uint32_t>(elements.size()));
+  for (size_t i = 0; i < source.size(); ++i) source.data()[i] = static_cast<char>(random());
+
+  Plan plan;
+  plan.tensors.emplace_back();
+  plan.views.emplace_back();
+  plan.views[0].sections = {section};
+  Slot slot;
+  slot.targets = {{target.tensor(dtype)}};
+  gather(plan, GatherIndex(plan), slot, 0, source.tensor(dtype));
+
+  for (size_t i = 0; i < elements.size(); ++i) {
+    if (std::memcmp(target.data() + i * size, source.data() + static_cast<size_t>(elements[i]) * size, size) != 0) {
+      return "value " + std::to_string(i) + " of " + std::to_string(elements.size()) + " is another element's";
+    }
+  }
+  return "";
+}
+
+std::string wrong_listed(const std::vector<int64_t>& outer, const std::vector<int64_t>& inner, int64_t step,
+                         std::vector<std::pair<int64_t, int64_t>> runs, c10::ScalarType dtype) {
+  StagedSection section;
+  section.outer = outer;
+  section.inner = inner;
+  section.inner_step = step;
+  section.inner_runs = std::move(runs);
+  std::vector<int64_t> elements;
+  for (const auto a : outer) {
+    for (const auto b : inner) elements.push_back(a + b);
+  }
+  section.count = static_cast<int64_t>(elements.size());
+  return wrong_gather(section, elements, dtype);
+}
+
+constexpr c10::ScalarType kDtypes[] = {c10::kByte, c10::kHalf, c10::kFloat, c10::kInt, c10::kLong, c10::kComplexDouble};
+
+TEST_CASE("rows of every n-th value are gathered exactly, and nothing behind them is read or written", "[capture]") {
+  std::mt19937 random(1);
+  for (const auto dtype : kDtypes) {
+    for (int64_t step = 1; step <= 6; ++step) {
+      for (size_t count = 1; count <= 37; ++count) {
+        for (const size_t rows : {1, 2, 30}) {
+          const auto inner = offsets(random, count, step);
+          auto outer = offsets(random, rows, 0);
+          for (auto& offset : outer) offset *= inner.back() + 1;
+          CAPTURE(dtype, step, count, rows);
+          REQUIRE(wrong_listed(outer, inner, count > 1 ? step : 0, {}, dtype) == "");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("rows of runs and rows without a rule are gathered exactly", "[capture]") {
+  std::mt19937 random(2);
+  for (const auto dtype : kDtypes) {
+    for (int round = 0; round < 300; ++round) {
+      const auto inner = offsets(random, 1 + random() % 60, random() % 4 == 0 ? 1 : 0);
+      auto outer = offsets(random, 1 + random() % 20, 0);
+      for (auto& offset : outer) offset *= inner.back() + 1;
+      CAPTURE(dtype, round, inner, outer);
+      REQUIRE(wrong_listed(outer, inner, 0, random() % 2 == 0 ? runs_of(inner) : decltype(runs_of(inner)){}, dtype) ==
+              "");
+    }
+  }
+}
+
+TEST_CASE("boxes are gathered exactly", "[capture]") {
+  std::mt19937 random(3);
+  for (const auto dtype : kDtypes) {
+    for (int round = 0; round < 300; ++round) {
+      StagedSection section;
+      const size_t rank = 1 + random() % 4;
+      int64_t stride = 1;
+      section.box_sizes.resize(rank);
+      section.box_strides.resize(rank);
+      for (size_t d = rank; d-- > 0;) {
+        section.box_sizes[d] = 1 + static_cast<int64_t>(random() % 9);
+        section.box_strides[d] = stride * (1 + static_cast<int64_t>(random() % 3));
+        stride = section.box_strides[d] * (section.box_sizes[d] + static_cast<int64_t>(random() % 2));
+      }
+      section.box_offset = static_cast<int64_t>(random() % 50);
+      std::vector<int64_t> elements{section.box_offset};
+      for (size_t d = 0; d < rank; ++d) {
+        std::vector<int64_t> next;
+        for (const auto element : elements) {
+          for (int64_t i = 0; i < section.box_sizes[d]; ++i) next.push_back(element + i * section.box_strides[d]);
+        }
+        elements = std::move(next);
+      }
+      section.count = static_cast<int64_t>(elements.size());
+      CAPTURE(dtype, round, section.box_sizes, section.box_strides);
+      REQUIRE(wrong_gather(section, elements, dtype) == "");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace beholder
