@@ -578,7 +578,8 @@ TEST_CASE("SIGPIPE: viewers that vanish, and a log that nobody reads, end nothin
 
 // ---- what the system has none of
 
-TEST_CASE("no file descriptors: one line for each who needs one; with some again, recording goes on") {
+// The undefined-behaviour sanitizer itself needs descriptors, to find out whether memory can be read.
+TEST_CASE("no file descriptors: one line for each who needs one; with some again, recording goes on", "[unsanitized]") {
   TemporaryFolder folder;
   Training training(folder.logdir(), {"no-descriptors"});
   REQUIRE(training.wait_for_line("Raise the limit of open files"));
@@ -853,6 +854,9 @@ void check_no_growth(const json& samples, int64_t bytes_allowed) {
   CAPTURE(samples);
   CHECK(late["threads"] <= early["threads"]);
   CHECK(late["descriptors"] <= early["descriptors"]);
+#ifdef __SANITIZE_ADDRESS__  // which keeps freed memory for a while
+  bytes_allowed += int64_t{1} << 30;
+#endif
   CHECK(late["bytes"].get<int64_t>() - early["bytes"].get<int64_t>() < bytes_allowed);
 }
 
