@@ -604,6 +604,8 @@ TEST_CASE("file descriptors that run out while running: what is open goes on, vi
   http::Client viewer(server.port);
   viewer.send(server.get("/state") + "\r\n");
   CHECK(viewer.read_head(500ms).status == 0);
+  std::this_thread::sleep_for(1s);
+  CHECK(std::stod(training.tell("server-cpu")) < 0.1);  // it does not ask for the viewer again and again
   REQUIRE(training.more_frames());
   training.tell("no-descriptors=off");
   CHECK(viewer.read().status == 200);

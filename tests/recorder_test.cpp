@@ -22,6 +22,7 @@
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <opencv2/videoio.hpp>
+#include <sstream>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -467,6 +468,21 @@ TEST_CASE("a fragment lasts no longer than a second") {
   std::this_thread::sleep_for(std::chrono::milliseconds(1050));
   rig.show(1);
   CHECK(Probe(rig.files(".mp4").at(0)).frames == 5);
+}
+
+TEST_CASE("each fragment begins with a key frame, so that a player can jump to it") {
+  Rig rig;
+  rig.show(50);
+  rig.recorder.reset();
+  const std::string path = rig.files(".mp4").at(0);
+  std::istringstream packets(output_of("ffprobe -v error -show_entries packet=flags -of csv=p=0 '" + path + "'"));
+  int count = 0;
+  for (std::string flags; packets >> flags; ++count) {
+    CAPTURE(count, flags);
+    // The first frame is a fragment of its own, to be seen at once; each other one has 15.
+    CHECK((flags[0] == 'K') == (count == 0 || count % 15 == 1));
+  }
+  CHECK(count == 50);
 }
 
 TEST_CASE("a killed process loses no more than its last fragment") {
