@@ -5,7 +5,7 @@
 set -euo pipefail
 
 usage="usage: tests/benchmarks/compare.sh [--quick] [--python PATH] [--without-peers] [--build DIR]
-  --quick          a few minutes instead of half an hour; figures are rougher
+  --quick          a few minutes instead of twenty; figures are rougher
   --python PATH    an interpreter that has torch and numpy; tensorboard, wandb and rerun-sdk are added to it. Without it
                    an environment is made below build/ (PyPI's torch: some 6 GB). BEHOLDER_BENCHMARK_PYTHON does the same
   --without-peers  Beholder's own lines only

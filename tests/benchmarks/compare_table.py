@@ -74,7 +74,7 @@ def blocked(table, network):
             table.row(what, milliseconds(table.get(f"{network}.{name}.step_ms")), "", "")
     for name, what in {**WAYS, **PEERS}.items():
         line(name, what)
-    for name, what in (("gather_fit_ms", "(of that the gather of the values, right after a training step)"),
+    for name, what in (("gather_fit_ms", "(the gather of the values alone, right after a training step)"),
                        ("memcpy_fit_ms", "(a memcpy of as many, right after a training step)"),
                        ("gather_classic_ms", "(the gather of the original's layout)"),
                        ("memcpy_classic_ms", "(a memcpy of as many)")):
@@ -116,7 +116,7 @@ def bounds(table):
                         gather, f"{gather:.2f} x", 2)
     if table.has("memcpy.gather"):
         gather, render = table.get("memcpy.gather"), table.get("memcpy.render")
-        table.row("(that gather of ResNet-18 and that memcpy each twice in a row, the second time)", f"{gather:.2f} x", "", "")
+        table.row("(ResNet-18, both with warm caches: each twice in a row, the second time)", f"{gather:.2f} x", "", "")
         table.bound("render of the original's picture of ResNet-18 / memcpy of it", render, f"{render:.2f} x", 8)
     core = lambda name: "core." + name
     if table.has(core("render/classic_variance_20")):
