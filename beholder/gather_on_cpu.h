@@ -1,0 +1,13 @@
+// The copies of gather() for tensors in this process's memory: loops that wait for nothing but memory itself.
+#pragma once
+
+#include "beholder/plan.h"
+
+namespace beholder {
+
+/// Copies the section's values of `tensor` (strided, on the CPU, of any dtype) into `target` (contiguous, of the same
+/// dtype, staged.count elements), and touches nothing else. REQUIRES the tensor's sizes and strides to be the plan's.
+/// Training thread.
+void gather_on_cpu(const StagedSection& staged, const at::Tensor& tensor, const at::Tensor& target);
+
+}  // namespace beholder
