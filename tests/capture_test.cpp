@@ -6,11 +6,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <random>
 
-#include "tests/catch.h"
+#include "catch.h"
 
 namespace beholder {
 namespace {
@@ -42,21 +42,22 @@ class GuardedMemory {
   char* mapped_ = nullptr;
 };
 
-/// Increasing, from 0, with a last element below `most`.
+using Runs = std::vector<std::pair<int64_t, int64_t>>;  // (first, length)
+
+/// From 0, `step` from one to the next; 0: one to three, by chance.
 std::vector<int64_t> offsets(std::mt19937& random, size_t count, int64_t step) {
   std::vector<int64_t> out{0};
   while (out.size() < count) out.push_back(out.back() + (step > 0 ? step : 1 + static_cast<int64_t>(random() % 3)));
   return out;
 }
 
-std::vector<std::pair<int64_t, int64_t>> runs_of(const std::vector<int64_t>& inner) {
-  std::vector<std::pair<int64_t, int64_t>> runs;
-  for (const auto offset : inner) {
-    if (!runs.empty() && runs.back().first + runs.back().second == offset) {
-      ++runs.back().second;
-    } else {
-      runs.emplace_back(offset, 1);
-    }
+/// From 0, with one to sixty elements between two runs.
+Runs random_runs(std::mt19937& random) {
+  Runs runs(1 + random() % 8);
+  int64_t first = 0;
+  for (auto& run : runs) {
+    run = {first, 1 + static_cast<int64_t>(random() % 14)};
+    first += run.second + 1 + static_cast<int64_t>(random() % 60);
   }
   return runs;
 }
@@ -64,7 +65,8 @@ std::vector<std::pair<int64_t, int64_t>> runs_of(const std::vector<int64_t>& inn
 /// Gathers one section and says what is wrong with it; "" where it is as it must be.
 std::string wrong_gather(const StagedSection& section, const std::vector<int64_t>& elements, c10::ScalarType dtype) {
   const size_t size = c10::elementSize(dtype);
-  const GuardedMemory source(static_cast<size_t>(elements.back() + 1) * size), target(elements.size() * size);
+  const int64_t last = *std::max_element(elements.begin(), elements.end());
+  const GuardedMemory source(static_cast<size_t>(last + 1) * size), target(elements.size() * size);
   std::mt19937 random(static_cast<uint32_t>(elements.size()));
   for (size_t i = 0; i < source.size(); ++i) source.data()[i] = static_cast<char>(random());
 
@@ -85,12 +87,12 @@ std::string wrong_gather(const StagedSection& section, const std::vector<int64_t
 }
 
 std::string wrong_listed(const std::vector<int64_t>& outer, const std::vector<int64_t>& inner, int64_t step,
-                         std::vector<std::pair<int64_t, int64_t>> runs, c10::ScalarType dtype) {
+                         const Runs& runs, c10::ScalarType dtype) {
   StagedSection section;
   section.outer = outer;
   section.inner = inner;
   section.inner_step = step;
-  section.inner_runs = std::move(runs);
+  section.inner_runs = runs;
   std::vector<int64_t> elements;
   for (const auto a : outer) {
     for (const auto b : inner) elements.push_back(a + b);
@@ -122,12 +124,17 @@ TEST_CASE("rows of runs and rows without a rule are gathered exactly", "[capture
   std::mt19937 random(2);
   for (const auto dtype : kDtypes) {
     for (int round = 0; round < 300; ++round) {
-      const auto inner = offsets(random, 1 + random() % 60, random() % 4 == 0 ? 1 : 0);
+      const Runs runs = random() % 2 == 0 ? random_runs(random) : Runs{};
+      std::vector<int64_t> inner;
+      for (const auto& [first, length] : runs) {
+        for (int64_t i = 0; i < length; ++i) inner.push_back(first + i);
+      }
+      if (runs.empty()) inner = offsets(random, 1 + random() % 60, 0);
       auto outer = offsets(random, 1 + random() % 20, 0);
       for (auto& offset : outer) offset *= inner.back() + 1;
+      std::shuffle(outer.begin(), outer.end(), random);  // the memory's last row may be any
       CAPTURE(dtype, round, inner, outer);
-      REQUIRE(wrong_listed(outer, inner, 0, random() % 2 == 0 ? runs_of(inner) : decltype(runs_of(inner)){}, dtype) ==
-              "");
+      REQUIRE(wrong_listed(outer, inner, 0, runs, dtype) == "");
     }
   }
 }

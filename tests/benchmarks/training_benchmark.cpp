@@ -130,37 +130,6 @@ std::vector<std::unique_ptr<Way>> all_ways(const std::string& logdir, Training& 
   return ways;
 }
 
-/// The values that a picture shows, in bytes.
-int64_t shown_bytes(const Picture& picture) {
-  int64_t sum = 0;
-  for (const auto& section : picture.sections) sum += 4 * section.statistics.count;
-  return sum;
-}
-
-/// Keeps the last picture.
-struct LastPicture : Callback {
-  std::string name() const override { return "last picture"; }
-  void show(std::shared_ptr<const Picture> picture) override { std::atomic_store(&last, std::move(picture)); }
-  std::shared_ptr<const Picture> last;
-};
-
-int64_t shown_bytes(Training& training, LayoutKind layout, const std::string& logdir) {
-  Options options = at(60, layout);
-  options.max_overhead = 1;
-  options.max_background = 64;
-  Beholder beholder(logdir + "/shown", options);
-  const auto last = std::make_shared<LastPicture>();
-  beholder.attach(training.module());
-  beholder.add(last);
-  for (const auto begun = Clock::now(); seconds_since(begun) < 30;) {
-    beholder.update();
-    const auto picture = std::atomic_load(&last->last);
-    if (picture) return shown_bytes(*picture);
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  throw std::runtime_error("no picture came");
-}
-
 /// A memcpy that finds the caches as cold as a due update() does.
 struct Floor {
   explicit Floor(int64_t bytes) : from(bytes, 1), to(bytes, 2) {}
@@ -264,7 +233,8 @@ void face(double seconds) {
     Beholder beholder(logdir.path(), options);
     beholder.attach(training->module());
     std::vector<double> cpu, wall;
-    Floor floor(shown_bytes(*training, layout, logdir.path()));  // copied where the update() was: as cold as that
+    // Copied where the update() was: as cold as that.
+    Floor floor(4 * BareWatch(parameters_of(training->module()), settings_of(layout)).values());
     int64_t captured = 0;
     for (const auto begun = Clock::now(); seconds_since(begun) < seconds / 2;) {
       const Times update = timed([&] { beholder.update(); });
