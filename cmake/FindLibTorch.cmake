@@ -105,7 +105,13 @@ if(TORCH_CXX_FLAGS MATCHES "_GLIBCXX_USE_CXX11_ABI=0")
 endif()
 
 add_library(beholder_torch INTERFACE)
-target_link_libraries(beholder_torch INTERFACE ${TORCH_LIBRARIES})
+# The libtorch.so of PyPI's torch exports functions of std::filesystem of its own (remove_all() of 2.11 crashes): whoever
+# is asked for them first must be the standard library.
+set(_standard_library)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(_standard_library stdc++)
+endif()
+target_link_libraries(beholder_torch INTERFACE ${_standard_library} ${TORCH_LIBRARIES})
 target_include_directories(beholder_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 if(Torch_VERSION VERSION_GREATER_EQUAL 2.9)
   target_compile_features(beholder_torch INTERFACE cxx_std_20)

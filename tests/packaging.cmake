@@ -50,3 +50,9 @@ if(NOT BEHOLDER_SANITIZE AND TARGET beholder_callbacks)
     -D "CONSUMER=${CMAKE_CURRENT_SOURCE_DIR}/install" -D "GENERATOR=${CMAKE_GENERATOR}" -D "TORCH_FOLDER=${Torch_DIR}"
     -P "${CMAKE_CURRENT_SOURCE_DIR}/install_test.cmake")
 endif()
+
+# The standard library is asked for its functions before LibTorch (cmake/FindLibTorch.cmake says why).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_test(NAME link_order COMMAND ${CMAKE_COMMAND} -D "PROGRAM=$<TARGET_FILE:test_capture>"
+    -P "${CMAKE_CURRENT_SOURCE_DIR}/link_order_test.cmake")
+endif()

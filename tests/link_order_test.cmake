@@ -1,0 +1,10 @@
+# -D PROGRAM: among the libraries that it names, the standard library stands before LibTorch's.
+execute_process(COMMAND readelf --dynamic --wide "${PROGRAM}" OUTPUT_VARIABLE _dynamic RESULT_VARIABLE _status)
+if(_status)
+  message(FATAL_ERROR "readelf --dynamic ${PROGRAM}: exit status ${_status}")
+endif()
+string(FIND "${_dynamic}" "[libstdc++.so" _standard)
+string(FIND "${_dynamic}" "[libtorch" _torch)
+if(_standard LESS 0 OR _torch LESS 0 OR _torch LESS _standard)
+  message(FATAL_ERROR "expected libstdc++ before libtorch; found\n${_dynamic}")
+endif()
