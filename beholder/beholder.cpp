@@ -18,6 +18,7 @@
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
 #include "beholder/forward_hooks.h"
+#include "beholder/graph_capture.h"
 #include "beholder/log.h"
 #include "beholder/moving_rate.h"
 #include "beholder/pipeline.h"
@@ -112,6 +113,7 @@ struct Beholder::Impl {
   void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
   Clock::time_point earliest(const Settings& wished, bool at_once, Clock::time_point next) const;
   bool due(Clock::time_point now) const;
+  bool inside_graph();
   bool follow_settings(Clock::time_point now);
   void collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
   void show_collected(Clock::time_point now);
@@ -155,6 +157,7 @@ struct Beholder::Impl {
   Clock::time_point next_due{};      // nothing to do before this
   Clock::time_point next_picture{};  // by the FPS wished
   Clock::time_point paid_until{};    // by the budget
+  std::vector<c10::Device> devices;  // of the newest plan, else of the parameters
   std::shared_ptr<const Plan> indexed_plan;
   std::unique_ptr<GatherIndex> index;
   std::unique_ptr<ForwardHooks> hooks;
@@ -171,7 +174,7 @@ struct Beholder::Impl {
 
   // Read by state() and tap().
   std::atomic<bool> armed{false};
-  std::atomic<int64_t> step{0}, last_step{0}, updates{0}, captures{0}, drops{0};
+  std::atomic<int64_t> step{0}, last_step{0}, updates{0}, captures{0}, drops{0}, in_graphs{0};
   std::atomic<double> update_seconds{0}, overhead{0}, fps_real{0};
 };
 
@@ -219,6 +222,12 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
     }
   } bill{*this, now};
   updating = true;
+  if (inside_graph()) {
+    in_graphs.fetch_add(1, std::memory_order_relaxed);
+    if (!capture) next_due = now + kLookAgain;
+    return;
+  }
+  const BesideGraphs beside(devices);
   if (capture) {  // armed by an update before: its picture is completed whatever the clock says
     show_activations(now);
     return;
@@ -230,6 +239,22 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
     collect(arrays, frame);
     show_collected(now);
   }
+}
+
+/// The stream that this update would work on records a graph, of which nothing of ours shall be a part.
+bool Beholder::Impl::inside_graph() {
+  if (const auto plan = pipeline.plan()) {
+    devices = plan->devices;
+  } else {
+    tensors.parameters(/*gradients=*/false, candidates);
+    devices.clear();
+    for (const auto& candidate : candidates) {
+      const c10::Device device = candidate.tensor.device();
+      if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
+    }
+    candidates.clear();
+  }
+  return any_records_graph(devices);
 }
 
 void Beholder::Impl::collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame) {
@@ -382,7 +407,12 @@ void Beholder::Impl::list_changed() {
 void Beholder::Impl::on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
                                const at::Tensor& tensor) {
   if (!capture || copied()) return;
+  if (tensor.defined() && records_graph(tensor.device())) {
+    in_graphs.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
   try {
+    const BesideGraphs beside(devices);
     capture->add(name, call, amended, grad_mode, tap, tensor);
   } catch (const std::exception& e) {
     pipeline.errors().report("capturing an activation", name + ": " + e.what());
@@ -597,6 +627,7 @@ State Beholder::Impl::state() const {
   state.step = last_step.load();
   state.captured = captures.load();
   state.dropped = drops.load();
+  state.in_graphs = in_graphs.load();
   state.fps_wished = settings->get().fps;
   state.fps_real = fps_real.load();
   state.overhead = overhead.load();

@@ -6,6 +6,10 @@
 #include <dlfcn.h>
 #include <torch/version.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
 namespace beholder {
 
 void DeviceEvent::record() {
@@ -29,13 +33,17 @@ void DeviceEvent::block_current_stream(c10::Device device) {
   event_->block(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
 }
 
-SideStream::SideStream(c10::Device device) {
+SideStream::SideStream(c10::Device device) : beside_graphs_(device) {
   if (device.is_cpu()) return;
   const c10::impl::VirtualGuardImpl guard(device.type());
   // The pool hands out another stream at each call; one for each device keeps our own work in order.
   thread_local std::optional<c10::Stream> mine[16];
   auto& kept = mine[device.index() & 15];
-  if (!kept || kept->device() != device) kept = guard.getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+  // The user may have the same one of the pool, and record a graph with it: then another one.
+  constexpr int kStreamsOfAPool = 32;
+  for (int i = 0; i < kStreamsOfAPool && (!kept || kept->device() != device || records_graph(*kept)); ++i) {
+    kept = guard.getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+  }
   stream_ = kept;
   previous_ = guard.exchangeStream(*stream_);
 }
@@ -49,7 +57,14 @@ SideStream::~SideStream() {
 }
 
 void SideStream::synchronize() {
-  if (stream_) stream_->synchronize();
+  if (!stream_) return;
+  c10::Event done(stream_->device_type());
+  done.record(*stream_);
+  using std::chrono::microseconds;
+  constexpr microseconds kShortest(50), kLongest(2000);
+  for (auto pause = kShortest; !done.query(); pause = std::min(2 * pause, kLongest)) {
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 SideStreams::SideStreams(const std::vector<c10::Device>& devices) {

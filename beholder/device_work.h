@@ -12,6 +12,8 @@
 #include <optional>
 #include <vector>
 
+#include "beholder/graph_capture.h"
+
 namespace beholder {
 
 /// A point in a device's work. Made on any thread, recorded and waited for by one thread each.
@@ -36,7 +38,8 @@ class DeviceEvent {
   std::optional<c10::Stream> stream_;  // of the last record()
 };
 
-/// While it lives, this thread's work on `device` goes to a stream of Beholder's own (none on the CPU).
+/// While it lives, this thread's work on `device` goes to a stream of Beholder's own (none on the CPU), and spoils no
+/// graph that the training records meanwhile.
 class SideStream {
  public:
   explicit SideStream(c10::Device device);
@@ -44,10 +47,12 @@ class SideStream {
   SideStream(const SideStream&) = delete;
   SideStream& operator=(const SideStream&) = delete;
 
-  /// The host waits for everything on this stream. For the render thread only.
+  /// The host waits for everything on this stream, asleep: a vendor's own wait may spin for as long as the training's
+  /// queue is. For the render thread only.
   void synchronize();
 
  private:
+  const BesideGraphs beside_graphs_;
   std::optional<c10::Stream> stream_;
   std::optional<c10::Stream> previous_;
 };

@@ -152,7 +152,10 @@ void Pipeline::run() {
       account_cpu(started);
     }
     retired_.erase(std::remove_if(retired_.begin(), retired_.end(),
-                                  [](const auto& plan) { return plan.use_count() == 1 && plan->quiet(); }),
+                                  [](const auto& plan) {
+                                    const BesideGraphs beside(plan->devices);
+                                    return plan.use_count() == 1 && plan->quiet();
+                                  }),
                    retired_.end());
   }
   errors_.guarded("ending the render thread", [&] { free_device_memory(); });

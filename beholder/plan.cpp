@@ -1,7 +1,9 @@
 #include "beholder/plan.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/Layout.h>
 
 #include <algorithm>
@@ -410,6 +412,24 @@ void allocate_slots(Plan& plan, int count) {
   }
 }
 
+/// Devices load a kernel when it is launched for the first time, which takes tenths of a second: here, on the render
+/// thread, rather than in the first update().
+void load_gather_kernels(const Plan& plan) {
+  for (const auto& group : plan.groups) {
+    if (group.device.is_cpu()) continue;
+    const auto values = at::TensorOptions().dtype(group.dtype).device(group.device);
+    const auto from = at::zeros({64}, values);
+    at::empty({4, 4}, values).copy_(from.as_strided({4, 4}, {16, 2}), /*non_blocking=*/true);
+    for (const auto& view : plan.views) {
+      for (const auto& staged : view.sections) {
+        if (!staged.index.defined() || &plan.groups[staged.group] != &group) continue;
+        at::index_select(from, 0, at::zeros_like(staged.index));
+        break;  // one of this dtype will do
+      }
+    }
+  }
+}
+
 /// Bytes that one shown value costs: staging, values, history, and the renderer's own.
 int64_t bytes_per_value(const Settings& settings, bool on_cpu) {
   const int64_t running = settings.window_size > History::kExactEntries ? 13 : 0;  // origin, mean, squares, and a byte
@@ -559,6 +579,7 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
     (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + (on_cpu ? 3 : 8) * view.pixels();
   }
   allocate_slots(*plan, slots);
+  load_gather_kernels(*plan);
   side.synchronize();
   return plan;
 }

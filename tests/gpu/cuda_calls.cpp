@@ -26,6 +26,7 @@ CudaCalls calls(const Counters& of) {
 // An enumeration of CUDA's runtime is an int for the calling convention; these are its values in all versions.
 using Error = int;
 constexpr Error kUnknownError = 999;
+constexpr size_t kExpectedGraphNodes = 40;  // of check_graphs(): its own operators, and nothing else
 constexpr int kHostToDevice = 1, kDeviceToHost = 2;
 
 /// Calls the runtime's own function of this name.
@@ -60,6 +61,35 @@ std::string cuda_device_name(int index) {
   char name[256] = "";
   if (!get || !get_name || get(&device, index) != 0 || get_name(name, sizeof name, device) != 0) return "";
   return name;
+}
+
+std::string cuda_record_graph(void* stream, const std::function<void()>& work) {
+  constexpr int kGlobal = 0;
+  void *graph = nullptr, *executable = nullptr;
+  if (const Error error = call_runtime<void*, int>("cudaStreamBeginCapture", stream, kGlobal)) {
+    return "cudaStreamBeginCapture: error " + std::to_string(error);
+  }
+  std::string thrown;
+  try {
+    work();
+  } catch (const std::exception& error) {
+    thrown = error.what();
+  }
+  if (const Error error = call_runtime<void*, void**>("cudaStreamEndCapture", stream, &graph)) {
+    call_runtime<>("cudaGetLastError");
+    return "cudaStreamEndCapture: error " + std::to_string(error) + (thrown.empty() ? "" : "; " + thrown);
+  }
+  if (!thrown.empty()) return thrown;
+  size_t nodes = 0;
+  Error error = call_runtime<void*, void**, size_t*>("cudaGraphGetNodes", graph, nullptr, &nodes);
+  if (!error)
+    error = call_runtime<void**, void*, unsigned long long>("cudaGraphInstantiateWithFlags", &executable, graph, 0);
+  if (!error) error = call_runtime<void*, void*>("cudaGraphLaunch", executable, stream);
+  if (!error) error = call_runtime<void*>("cudaStreamSynchronize", stream);
+  if (executable) call_runtime<void*>("cudaGraphExecDestroy", executable);
+  call_runtime<void*>("cudaGraphDestroy", graph);
+  if (error) return "the graph of " + std::to_string(nodes) + " nodes does not run: error " + std::to_string(error);
+  return nodes == kExpectedGraphNodes ? "" : "the graph has " + std::to_string(nodes) + " nodes, expected 40";
 }
 
 // ---- the functions that LibTorch finds before CUDA's

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 struct CudaCalls {
@@ -23,6 +24,9 @@ struct CudaCalls {
 CudaCalls cuda_calls_of_this_thread();
 /// Of all threads together.
 CudaCalls cuda_calls_of_all_threads();
+
+/// Records what `work` puts on this stream (CUDA's own) into a graph and runs it; nothing, or what went wrong.
+std::string cuda_record_graph(void* stream, const std::function<void()>& work);
 
 /// The name of a CUDA device ("NVIDIA H100 80GB HBM3"), from the driver; empty where it does not tell.
 std::string cuda_device_name(int index);

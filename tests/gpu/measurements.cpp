@@ -90,6 +90,10 @@ void measure_update(const Target& target, Report& report, bool quick) {
       const double seconds = seconds_since(start);
       if (beholder.state().captured > before) times.push_back(seconds);
     }
+    if (!times.empty()) {
+      report.row(text("the first of these, which may load kernels, %s", to_string(layout)),
+                 milliseconds(times.front()));
+    }
     report.check(times.size() == wanted && beholder.state().errors == 0,
                  text("%zu pictures of ResNet-18's parameters, %s", wanted, to_string(layout)),
                  beholder.state().last_error);

@@ -28,6 +28,16 @@ double elapsed_ms(const Event&, const Event&, long) {
 
 c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
 
+/// CUDA's own stream, nullptr where this version cannot tell (or it is the legacy one, which records nothing).
+template <typename Stream>
+auto native_stream(const Stream& stream, int) -> decltype(stream.native_handle()) {
+  return stream.native_handle();
+}
+template <typename Stream>
+void* native_stream(const Stream&, long) {
+  return nullptr;
+}
+
 class Cpu final : public Target {
  public:
   c10::Device device() const override { return at::kCPU; }
@@ -70,6 +80,11 @@ class Cuda final : public Target {
     work([&] { return !done.query(); });
     synchronize();
     return true;
+  }
+
+  bool records_graphs() const override { return native_stream(current_stream(device_), 0) != nullptr; }
+  std::string record_graph(const std::function<void()>& work) const override {
+    return cuda_record_graph(native_stream(current_stream(device_), 0), work);
   }
 
  private:

@@ -55,6 +55,14 @@ class Target {
     return false;
   }
 
+  virtual bool records_graphs() const { return false; }
+  /// Records what `work` puts on the current stream into a graph, in the strictest mode, and runs it once. Returns what
+  /// went wrong, or nothing.
+  virtual std::string record_graph(const std::function<void()>& work) const {
+    (void)work;
+    return "this device has no graphs";
+  }
+
   /// The calling thread waits for everything on its current stream.
   void synchronize() const;
 
