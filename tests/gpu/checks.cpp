@@ -471,9 +471,8 @@ void check_graphs(const Target& target, Report& report) {
       int64_t during = 0, asked = 0;  // 40 operators a turn: kExpectedGraphNodes
       std::string error;
       for (int turn = 0; turn < 5 && error.empty(); ++turn) {
-        // A picture under way: the render thread asks for memory and events while the graph is recorded. Of the plan
-        // that solo asks for too.
-        training.shown().settings().set_by_name("solo", turn % 2 == 0 ? "conv" : "");
+        // A picture and a plan are under way: the render thread asks for memory and events while the graph is recorded.
+        training.shown().settings().set_by_name("filter", turn % 2 == 0 ? "conv*" : "");
         training.train();
         came = training.update() && came;
         error = target.record_graph([&] {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <utility>
 
 #include "cuda_calls.h"
 
@@ -28,7 +29,16 @@ double elapsed_ms(const Event&, const Event&, long) {
 
 c10::Stream current_stream(c10::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
 
-/// CUDA's own stream, nullptr where this version cannot tell (or it is the legacy one, which records nothing).
+template <typename Stream>
+constexpr auto tells_native_stream(int) -> decltype(std::declval<Stream>().native_handle(), bool()) {
+  return true;
+}
+template <typename Stream>
+constexpr bool tells_native_stream(long) {
+  return false;
+}
+
+/// CUDA's own stream, which is nullptr for the default one and where this version cannot tell.
 template <typename Stream>
 auto native_stream(const Stream& stream, int) -> decltype(stream.native_handle()) {
   return stream.native_handle();
@@ -82,7 +92,7 @@ class Cuda final : public Target {
     return true;
   }
 
-  bool records_graphs() const override { return native_stream(current_stream(device_), 0) != nullptr; }
+  bool records_graphs() const override { return tells_native_stream<c10::Stream>(0); }
   std::string record_graph(const std::function<void()>& work) const override {
     return cuda_record_graph(native_stream(current_stream(device_), 0), work);
   }
