@@ -20,13 +20,13 @@ struct CallbackState {
 };
 
 struct State {
-  int64_t step = 0;      ///< of the last update()
-  int64_t updates = 0;   ///< calls of update()
-  int64_t captured = 0;  ///< updates whose values were gathered
-  int64_t dropped = 0;   ///< due updates without a picture: no free slot, or the plan was not true any more
+  int64_t step = 0;       ///< of the last update()
+  int64_t updates = 0;    ///< calls of update()
+  int64_t captured = 0;   ///< updates whose values were gathered
+  int64_t dropped = 0;    ///< due updates without a picture: no free slot, or the plan was not true any more
   int64_t in_graphs = 0;  ///< due updates, outputs and taps that came while a graph was recorded, and did nothing
-  int64_t rendered = 0;  ///< pictures
-  int64_t errors = 0;    ///< failures inside update() and the render thread, each logged once per text
+  int64_t rendered = 0;   ///< pictures
+  int64_t errors = 0;     ///< failures inside update() and the render thread, each logged once per text
   std::string last_error;
   double fps_wished = 0, fps_real = 0;
   double overhead = 0;  ///< share of the training thread's time, measured
