@@ -10,18 +10,20 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
-#include "beholder/activations.h"
+#include "beholder/activation_session.h"
 #include "beholder/capture.h"
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
 #include "beholder/forward_hooks.h"
 #include "beholder/graph_capture.h"
 #include "beholder/log.h"
-#include "beholder/moving_rate.h"
 #include "beholder/pipeline.h"
+#include "beholder/places.h"
+#include "beholder/schedule.h"
 #include "beholder/tensors.h"
 #include "beholder/thread_safety.h"
 #include "beholder/threads.h"
@@ -29,23 +31,17 @@
 namespace beholder {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Schedule::Clock;
 using Seconds = std::chrono::duration<double>;
 
-Clock::duration ticks(double seconds) {
-  return std::chrono::duration_cast<Clock::duration>(Seconds(std::min(seconds, 3600.0)));
-}
-
-/// Activations are waited for during this many updates before the picture says that there are none.
+/// Nothing came for so many updates, and for so long: the picture says that there are no activations.
 constexpr int kArmedUpdates = 3;
-/// After this long without an activation due() is true: who calls update() only then shall learn that there are none.
 constexpr auto kArmedLong = std::chrono::seconds(1);
-/// How soon an update() looks again for a plan that it has asked for.
-constexpr auto kLookAgain = std::chrono::microseconds(500);
-/// How soon after a failure the values that the settings ask for are tried again.
-constexpr auto kTryAgain = std::chrono::milliseconds(100);
-/// How often it is looked for somebody who wants pictures while paused (a recorder may be added).
-constexpr auto kIdle = std::chrono::seconds(1);
+/// A capture that has all it knows of stops watching, once so many have seen nothing new; but so often one goes on to
+/// the update.
+constexpr int64_t kCalm = 2, kLookAround = 8;
+/// What update(Now) waits for a plan and for a slot each, at most.
+constexpr double kAtOncePatience = 1;
 
 std::string nothing_to_show(Values values, bool attached) {
   switch (values) {
@@ -81,8 +77,9 @@ struct Beholder::Impl {
         // Half of the host's memory is for rendering (plan.cpp).
         dispatcher(options.max_host_bytes / 4, budget),
         pipeline(options, settings, dispatcher, budget),
+        current(options.settings),
         captured(options.settings),
-        forced(options.settings.fps > 0) {
+        schedule(options.max_overhead, options.settings.fps > 0) {
     std::error_code error;
     std::filesystem::create_directories(directory, error);
     if (error) {
@@ -96,6 +93,7 @@ struct Beholder::Impl {
   ~Impl() {
     disarm();
     hooks.reset();
+    say_that_nothing_was_shown();
     pipeline.end();  // what was captured is rendered,
     dispatcher.close(
         Dispatcher::kPatience);  // and shown; callbacks may ask for state and pictures until they are closed
@@ -110,27 +108,33 @@ struct Beholder::Impl {
 
   // ---- the way of one picture, on the training thread --------------------------------------------------------------
 
-  void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
-  Clock::time_point earliest(const Settings& wished, bool at_once, Clock::time_point next) const;
+  void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now);
   bool due(Clock::time_point now) const;
-  bool inside_graph();
+  Schedule::Wish wish_of(const Settings& s) const { return {s.fps, s.paused && !dispatcher.needs().film}; }
   bool follow_settings(Clock::time_point now);
+  bool inside_graph();
+  void prepare();
+  void say_that_nothing_was_shown() const;
+
   void collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
   void show_collected(Clock::time_point now);
-  void show_activations(Clock::time_point now);
-  void arm(const std::shared_ptr<const Plan>& plan);
+  bool show_with(const std::shared_ptr<const Plan>& plan, Clock::time_point now);
+  bool gather_matched(const Plan& plan, const SlotLease& lease);
+
+  bool finish_activations(Clock::time_point now);
+  void wait_for_activations(Clock::time_point now);
+  void arm(Clock::time_point now);
   void disarm();
   void list_changed();
-  void on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
-                 const at::Tensor& tensor);
-  std::shared_ptr<const Plan> fitting_plan();
-  bool plan_true_of_candidates(const Plan& plan) const;
-  void ask_for_plan(std::vector<TensorSpec> specs, bool nothing, Clock::time_point now);
-  void submit(const std::shared_ptr<const Plan>& plan, Slot* slot, Clock::time_point now);
-  void dropped_picture(Clock::time_point now, Clock::duration retry = kLookAgain);
-  void picture_done(Clock::time_point now);
-  void pay(Clock::time_point started, double cpu_seconds);
-  static double interval_seconds(const Settings& s) { return s.fps > 0 ? 1.0 / s.fps : 3600.0; }
+  void on_output(const ActivationOutput& output);
+
+  std::shared_ptr<const Plan> fitting_plan() const;
+  std::shared_ptr<const Plan> plan_within_patience(Clock::time_point now);
+  void ask_for_plan(std::vector<TensorSpec> specs, bool nothing);
+  SlotLease lease_of(const std::shared_ptr<const Plan>& plan) const;
+  void submit(SlotLease lease, Clock::time_point now);
+  void dropped_picture(Clock::time_point now, Clock::duration retry = Schedule::kLookAgain);
+  void pay(Clock::time_point started, double seconds);
   const GatherIndex& index_of(const std::shared_ptr<const Plan>& plan);
 
   const Options options;
@@ -150,27 +154,30 @@ struct Beholder::Impl {
   Settings current;   // those of seen_revision
   Settings captured;  // of the last picture; before it, those at the start
   uint64_t seen_revision = 0;
-  bool forced;                       // the settings ask for values that have not been captured yet
+  Schedule schedule;
   bool updating = false;             // a function of the user's, called by update(), may call update()
+  bool at_once = false;              // update(Now)
+  uint64_t list = 0;                 // how often what is attached has changed
   Refusals refusals;                 // until the list of tensors changes
-  bool names_changed = true;         // the list of tensors is another one than the plan's
-  Clock::time_point next_due{};      // nothing to do before this
-  Clock::time_point next_picture{};  // by the FPS wished
-  Clock::time_point paid_until{};    // by the budget
+  Places places;                     // of the candidates in the plan
   std::vector<c10::Device> devices;  // of the newest plan, else of the parameters
   std::shared_ptr<const Plan> indexed_plan;
   std::unique_ptr<GatherIndex> index;
   std::unique_ptr<ForwardHooks> hooks;
   bool hooks_stale = true;
-  std::unique_ptr<ActivationCapture> capture;  // while armed
+  std::unique_ptr<ActivationSession> session;  // while armed
   std::unordered_map<std::string, int64_t> tap_calls;
   int armed_updates = 0;
+  int64_t sessions = 0, calm_sessions = 0;
+  bool armed_by_attach = false;
+  double armed_seconds = 0;                           // that watching has taken since arming
+  double seconds_before = 0, seconds_of_forward = 0;  // until the first output, and from there to the last
+  bool something_came = false;                        // activations, since the list of modules changed
+  std::string said_nothing;                           // the message of the last picture that says so, and its settings
+  uint64_t said_revision = 0;
   Clock::time_point armed_at{};
-  double tap_seconds = 0;
+  double unpaid_seconds = 0;  // of taps, of waiting, and after the last bill
   bool said_no_gradients = false, said_no_activations = false;
-  Clock::time_point last_picture_at{}, last_paid_at{};
-  double last_paid = 0;
-  MovingRate picture_rate{0.2}, cost_rate{0.1};
 
   // Read by state() and tap().
   std::atomic<bool> armed{false};
@@ -183,58 +190,75 @@ bool Beholder::Impl::follow_settings(Clock::time_point now) {
   std::tie(current, revision) = settings->snapshot();
   if (revision != seen_revision) {
     seen_revision = revision;
-    forced = forced || needs_capture(captured, current);
-    next_picture = std::min(next_picture, last_picture_at + ticks(interval_seconds(current)));
+    schedule.settings_changed(wish_of(current), needs_capture(captured, current));
   }
-  const auto when = earliest(current, forced, next_picture);
-  next_due = std::min(when, now + kIdle);
-  return now >= when;
-}
-
-/// When a picture of these settings is due: by the wish and by the budgets; never where nobody wants one.
-Clock::time_point Beholder::Impl::earliest(const Settings& wished, bool at_once, Clock::time_point next) const {
-  const bool nobody = wished.paused && !dispatcher.needs().film;
-  if (!at_once && (wished.fps <= 0 || nobody)) return Clock::time_point::max();
-  return std::max({at_once ? Clock::time_point{} : next, paid_until, pipeline.not_before()});
+  return schedule.look(wish_of(current), now, pipeline.not_before());
 }
 
 bool Beholder::Impl::due(Clock::time_point now) const {
-  if (capture) return !capture->empty() || now >= armed_at + kArmedLong;
-  if (settings->revision() == seen_revision) return now >= next_due && now >= earliest(current, forced, next_picture);
+  if (session) return !session->empty() || now >= armed_at + kArmedLong;
+  const auto background = pipeline.not_before();
+  if (settings->revision() == seen_revision) {
+    return !schedule.quiet(now) && schedule.due(wish_of(current), now, background);
+  }
   const Settings wished = settings->get();
-  return now >= earliest(wished, forced || needs_capture(captured, wished),
-                         std::min(next_picture, last_picture_at + ticks(interval_seconds(wished))));
+  return schedule.due_with(wish_of(wished), needs_capture(captured, wished), now, background);
 }
 
-void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame) {
+void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now_please) {
   const auto now = Clock::now();
-  if (!capture && !follow_settings(now)) return;
+  if (!session && !follow_settings(now) && !now_please) return;
   struct Bill {  // is paid after an exception too
     Impl& impl;
     Clock::time_point started;
     double cpu = thread_cpu_seconds();
+    bool settled = false;
+    double taken() {
+      const double hooks = impl.hooks ? impl.hooks->take_seconds() : 0;
+      impl.armed_seconds += hooks;
+      const double now_cpu = thread_cpu_seconds();
+      return now_cpu - std::exchange(cpu, now_cpu) + hooks + std::exchange(impl.unpaid_seconds, 0.0);
+    }
+    void settle() {
+      impl.pay(started, taken());
+      settled = true;
+    }
     ~Bill() {
       impl.candidates.clear();
       impl.kept_arrays.clear();
-      impl.updating = false;
-      const double hooks = impl.hooks ? impl.hooks->take_seconds() : 0;
-      impl.pay(started, thread_cpu_seconds() - cpu + hooks + std::exchange(impl.tap_seconds, 0.0));
+      impl.updating = impl.at_once = false;
+      if (settled) {
+        impl.unpaid_seconds = taken();  // with the next
+      } else {
+        settle();
+      }
     }
   } bill{*this, now};
   updating = true;
+  at_once = now_please;
   if (inside_graph()) {
     in_graphs.fetch_add(1, std::memory_order_relaxed);
-    if (!capture) next_due = now + kLookAgain;
+    if (!session) schedule.look_again(now);
     return;
   }
   const BesideGraphs beside(devices);
-  if (capture) {  // armed by an update before: its picture is completed whatever the clock says
-    show_activations(now);
+  // Modules are often moved to their device after attach().
+  if (session && armed_by_attach && hooks->moved()) disarm();
+  if (session && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
+    if (!finish_activations(now)) return;
+    bill.settle();
+    // Steps may be slower than the pictures wished: the next one shall not wait for another update() to be armed by.
+    if (at_once || schedule.forced() || schedule.due_by_next_update(wish_of(current), now, pipeline.not_before()))
+      arm(now);
     return;
+  }
+  if (session) {  // of other settings
+    disarm();
+    if (!follow_settings(now) && !now_please) return;
   }
   if (tensors.refresh(now)) list_changed();
   if (current.values == Values::Activations) {
-    arm(fitting_plan());
+    arm(now);
   } else {
     collect(arrays, frame);
     show_collected(now);
@@ -257,6 +281,42 @@ bool Beholder::Impl::inside_graph() {
   return any_records_graph(devices);
 }
 
+/// As soon as something is attached, so that the first update() finds what it needs.
+void Beholder::Impl::prepare() {
+  if (copied() || updating || !pipeline.running() || tensors.empty()) return;
+  const auto now = Clock::now();
+  follow_settings(now);
+  if (!schedule.due(wish_of(current), now, pipeline.not_before())) return;
+  if (current.values == Values::Activations) {
+    if (!inside_graph()) arm(now);
+    armed_by_attach = session != nullptr;
+  } else if (current.values == Values::Parameters) {
+    collect(nullptr, nullptr);
+    std::vector<TensorSpec> specs;
+    for (const auto& candidate : candidates) specs.push_back(describe(candidate));
+    candidates.clear();
+    PlanRequest request;
+    request.settings = current;
+    request.revision = seen_revision;
+    request.list = list;
+    request.list = list;
+    request.tensors = std::move(specs);
+    if (request.tensors.empty()) request.nothing = nothing_to_show(current.values, /*attached=*/true);
+    pipeline.request_plan(std::move(request));
+  }
+}
+
+void Beholder::Impl::say_that_nothing_was_shown() const {
+  const int64_t calls = updates.load();
+  if (calls == 0 || captures.load() > 0 || copied() || !pipeline.running() || settings->get().fps <= 0) return;
+  log_warning("nothing was shown in " + std::to_string(calls) + (calls == 1 ? " update()" : " update()s") + ": " +
+              (settings->get().values == Values::Activations
+                   ? nothing_to_show(Values::Activations, !tensors.empty())
+                   : std::string("the training ended before a picture was ready; update(beholder::Now) waits for it")));
+}
+
+// ---- parameters, gradients, arrays, the frame
+
 void Beholder::Impl::collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame) {
   candidates.clear();
   switch (current.values) {
@@ -278,35 +338,43 @@ void Beholder::Impl::collect(const ArraysOrFunction* arrays, const FrameOrFuncti
 }
 
 /// The newest plan where it is one for these settings.
-std::shared_ptr<const Plan> Beholder::Impl::fitting_plan() {
+std::shared_ptr<const Plan> Beholder::Impl::fitting_plan() const {
   auto plan = pipeline.plan();
   if (!plan || plan->settings.values != current.values || needs_capture(plan->settings, current)) return nullptr;
+  // What came of modules that are gone would keep its place in it. (Parameters are compared with their list.)
+  if (current.values == Values::Activations && plan->list != list) return nullptr;
   return plan;
 }
 
-bool Beholder::Impl::plan_true_of_candidates(const Plan& plan) const {
-  if (plan.tensors.size() != candidates.size()) return false;
-  if (candidates.empty()) return plan.views.front().message == nothing_to_show(current.values, !tensors.empty());
-  // The names of parameters change only with the list of them; arrays may have others at each update.
-  const bool compare_names = names_changed || current.values == Values::Arrays || indexed_plan.get() != &plan;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    if (!plan.tensors[i].still_true(candidates[i])) return false;
-    if (!compare_names) continue;
-    if (plan.tensors[i].name != *candidates[i].name) return false;
-    if (plan.tensors[i].refusal.empty() &&
-        plan.tensors[i].kind != resolve_kind(candidates[i].kind, plan.tensors[i].sizes)) {
-      return false;
-    }
+/// The same; where one is being made, it is waited for as long as the budget allows.
+std::shared_ptr<const Plan> Beholder::Impl::plan_within_patience(Clock::time_point now) {
+  const double patience = at_once ? kAtOncePatience : schedule.patience(now);
+  if (patience > 0 && pipeline.planning()) {
+    const auto begun = Clock::now();
+    pipeline.wait_for_plan(begun + std::chrono::duration_cast<Clock::duration>(Seconds(patience)));
+    unpaid_seconds += Seconds(Clock::now() - begun).count();
   }
-  return true;
+  return fitting_plan();
 }
 
 const GatherIndex& Beholder::Impl::index_of(const std::shared_ptr<const Plan>& plan) {
   if (indexed_plan != plan) {
     index = std::make_unique<GatherIndex>(*plan);
     indexed_plan = plan;
+    places.follow(*plan);
   }
   return *index;
+}
+
+/// A free slot; for update(Now) it is waited for.
+SlotLease Beholder::Impl::lease_of(const std::shared_ptr<const Plan>& plan) const {
+  SlotLease lease(plan);
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(kAtOncePatience));
+  while (!lease && at_once && Clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    lease = SlotLease(plan);
+  }
+  return lease;
 }
 
 void Beholder::Impl::show_collected(Clock::time_point now) {
@@ -314,57 +382,85 @@ void Beholder::Impl::show_collected(Clock::time_point now) {
   if (!any && current.values == Values::Gradients && !tensors.empty() && !std::exchange(said_no_gradients, true)) {
     log_warning("gradients are shown, but none is defined: call update() after backward() and before zero_grad()");
   }
-  const auto plan = fitting_plan();
-  if (!plan || !plan_true_of_candidates(*plan)) {
-    std::vector<TensorSpec> specs;
-    for (const auto& candidate : candidates) specs.push_back(describe(candidate));
-    // Arrays that were passed, but cannot be shown, are named by the plan.
-    ask_for_plan(std::move(specs), candidates.empty() || (!any && current.values == Values::Gradients), now);
+  const bool nothing = candidates.empty() || (!any && current.values == Values::Gradients);
+  // With the plan that is there; else with one that comes soon.
+  bool asked = false;
+  for (auto plan = fitting_plan();; plan = plan_within_patience(now)) {
+    const bool usable = plan && places.find(*plan, index_of(plan), candidates, current, nothing,
+                                            nothing_to_show(current.values, !tensors.empty()));
+    if (usable && show_with(plan, now)) return;
+    if (!usable || places.misfits()) {
+      if (asked) break;
+      asked = true;
+      // Arrays that were passed, but cannot be shown, are named by the plan.
+      ask_for_plan(places.merged(plan.get(), candidates, current, nothing), nothing);
+      continue;
+    }
     return;
   }
-  const GatherIndex& places = index_of(plan);
-  names_changed = false;
-  Slot* slot = acquire_slot(*plan);
-  if (!slot) {
+  schedule.look_again(now);
+}
+
+/// False where nothing was captured, and another plan may help.
+bool Beholder::Impl::show_with(const std::shared_ptr<const Plan>& plan, Clock::time_point now) {
+  SlotLease lease = lease_of(plan);
+  if (!lease) {
     dropped_picture(now);
-    return;
+    return true;
   }
+  if (!gather_matched(*plan, lease)) {
+    dropped_picture(now);
+    return true;
+  }
+  // What has no place in it gets one for the next picture.
+  if (places.misfits())
+    ask_for_plan(places.merged(plan.get(), candidates, current, /*nothing=*/false), /*nothing=*/false);
+  if (current.values == Values::Arrays) places.captured(candidates);
+  submit(std::move(lease), now);
+  return true;
+}
+
+/// False where a tensor could not be read: the next picture goes without it.
+bool Beholder::Impl::gather_matched(const Plan& plan, const SlotLease& lease) {
   size_t i = 0;
   try {
     for (; i < candidates.size(); ++i) {
-      if (plan->tensors[i].refusal.empty()) gather(*plan, places, *slot, i, candidates[i].tensor);
+      const Places::Place& place = places.at(i);
+      if (!is_gathered(place.fit)) continue;
+      if (!plan.tensors[place.tensor].refusal.empty()) continue;
+      gather(plan, *index, *lease, place.tensor, candidates[i].tensor, place.fit);
+      if (place.renamed) (*lease).present[place.tensor].name = *candidates[i].name;
     }
-    record_filled(*slot);
+    record_filled(*lease);
+    return true;
   } catch (const std::exception& e) {
-    abandon(*slot);
-    record_filled(*slot);  // what was begun is still waited for
+    record_filled(*lease);  // what was begun is still waited for
     if (i == candidates.size()) throw;
     const std::string& name = *candidates[i].name;
-    refuse(refusals, name, candidates[i].tensor, unreadable(e));  // the next picture goes without this one
+    refuse(refusals, name, candidates[i].tensor, unreadable(e));
     pipeline.errors().report("update()", name + " " + unreadable(e));
-    dropped_picture(now);
-    return;
+    return false;
   }
-  submit(plan, slot, now);
 }
 
-void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing, Clock::time_point now) {
-  if (!pipeline.planning()) {
-    PlanRequest request;
-    request.settings = current;
-    request.revision = seen_revision;
-    request.tensors = std::move(specs);
-    if (nothing) request.nothing = nothing_to_show(current.values, !tensors.empty());
-    pipeline.request_plan(std::move(request));
-    drops.fetch_add(1, std::memory_order_relaxed);
-  }
-  next_due = next_picture = now + kLookAgain;
+void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing) {
+  if (pipeline.planning()) return;
+  PlanRequest request;
+  request.settings = current;
+  request.revision = seen_revision;
+  request.list = list;
+  request.tensors = std::move(specs);
+  if (nothing) request.nothing = nothing_to_show(current.values, !tensors.empty());
+  pipeline.request_plan(std::move(request));
 }
 
-void Beholder::Impl::arm(const std::shared_ptr<const Plan>& plan) {
+// ---- activations
+
+void Beholder::Impl::arm(Clock::time_point now) {
   if (!hooks || hooks_stale) {
-    hooks = std::make_unique<ForwardHooks>([this](const ForwardHooks::Output& output) {
-      on_output(output.name, output.call, output.amended, output.grad_mode, /*tap=*/false, output.tensor);
+    hooks = std::make_unique<ForwardHooks>([this](const ForwardHooks::Output& out) {
+      on_output(
+          {out.name, out.call, out.amended, out.grad_mode, /*tap=*/false, out.tensor, out.backwards, &out.parameter});
     });
     // Weakly: a module without parameters may be destroyed without our list of parameters changing.
     for (const auto& [module, name] : tensors.modules()) {
@@ -372,131 +468,157 @@ void Beholder::Impl::arm(const std::shared_ptr<const Plan>& plan) {
     }
     hooks_stale = false;
   }
-  Slot* slot = nullptr;
-  if (plan) {
-    slot = acquire_slot(*plan);
-    if (!slot) {
+  SlotLease lease;
+  auto plan = fitting_plan();
+  if (plan && !plan->tensors.empty()) {
+    lease = lease_of(plan);
+    if (!lease) {
       dropped_picture(Clock::now());
       return;
     }
   }
-  capture = std::make_unique<ActivationCapture>(plan, plan ? &index_of(plan) : nullptr, slot, refusals);
+  armed_by_attach = false;
+  const GatherIndex* const gathers = lease ? &index_of(plan) : nullptr;
+  session = std::make_unique<ActivationSession>(std::move(lease), gathers, refusals);
   armed_updates = 0;
-  armed_at = Clock::now();
+  armed_at = now;
+  armed_seconds = -hooks->seconds();  // which are of before
+  seconds_before = seconds_of_forward = 0;
+  ++sessions;
   tap_calls.clear();
-  hooks->arm();
+  hooks->arm(schedule.watching_limit());
   armed.store(true, std::memory_order_relaxed);
-  next_due = Clock::time_point{};
+  schedule.look_at_each();
 }
 
 /// Gives up what is being captured: the modules that the hooks follow may be destroyed soon.
 void Beholder::Impl::disarm() {
-  if (!capture) return;
+  if (!session) return;
   armed.store(false, std::memory_order_relaxed);
   if (hooks) hooks->disarm();
-  if (capture->slot()) abandon(*capture->slot());
-  capture.reset();
+  session.reset();
 }
 
 /// The list of tensors is another one than before.
 void Beholder::Impl::list_changed() {
-  names_changed = hooks_stale = true;
+  ++list;
+  hooks_stale = true;
+  something_came = false;
+  calm_sessions = 0;
+  places.list_changed();
   refusals.clear();
 }
 
-void Beholder::Impl::on_output(const std::string& name, int64_t call, bool amended, bool grad_mode, bool tap,
-                               const at::Tensor& tensor) {
-  if (!capture || copied()) return;
-  if (tensor.defined() && records_graph(tensor.device())) {
+void Beholder::Impl::on_output(const ActivationOutput& output) {
+  if (!session || copied()) return;
+  if (output.tensor.defined() && records_graph(output.tensor.device())) {
     in_graphs.fetch_add(1, std::memory_order_relaxed);
     return;
   }
+  const bool first = session->empty();
+  const double watched = armed_seconds + hooks->seconds();
+  if (first) {
+    seconds_before = watched;
+    hooks->allow(schedule.forward_limit());
+  }
   try {
     const BesideGraphs beside(devices);
-    capture->add(name, call, amended, grad_mode, tap, tensor);
+    if (session->add(output)) seconds_of_forward = watched - seconds_before;
   } catch (const std::exception& e) {
-    pipeline.errors().report("capturing an activation", name + ": " + e.what());
+    pipeline.errors().report("capturing an activation", output.name + ": " + e.what());
   }
+  // Everything that is known has come: what follows costs nothing.
+  if (!session->complete() || session->needs_place() || calm_sessions < kCalm || sessions % kLookAround == 0) return;
+  armed.store(false, std::memory_order_relaxed);
+  if (hooks) hooks->disarm_soon();
 }
 
-void Beholder::Impl::show_activations(Clock::time_point now) {
-  const bool others = settings->revision() != seen_revision && settings->get().values != Values::Activations;
-  if (capture->empty() && !others && ++armed_updates < kArmedUpdates) return;
+/// An update() while hooks are armed, or were until all had come. True where the next forward may be armed.
+bool Beholder::Impl::finish_activations(Clock::time_point now) {
+  if (session->empty()) {
+    wait_for_activations(now);
+    return false;
+  }
+  something_came = true;
+  const bool given_up = armed.load(std::memory_order_relaxed) && !hooks->armed();
   armed.store(false, std::memory_order_relaxed);
   hooks->disarm();
-  const auto done = std::move(capture);
-  next_due = now;
-  if (others) {
-    if (done->slot()) abandon(*done->slot());
-    return;
+  schedule.watched(seconds_before, std::max(seconds_of_forward, 1e-6), given_up);
+  const auto done = std::move(session);
+  const bool captured_some = done->captured();
+  calm_sessions = done->plan() && !done->needs_place() ? calm_sessions + 1 : 0;
+  if (!done->plan() || done->needs_place()) {
+    ask_for_plan(places.merged(done->plan().get(), done->specs()),
+                 /*nothing=*/false);
   }
-  if (done->empty()) {
-    if (done->plan() && done->plan()->tensors.empty() &&  // a plan that says so
-        done->plan()->views.front().message == nothing_to_show(Values::Activations, !tensors.empty())) {
-      submit(done->plan(), done->slot(), now);
-    } else {
-      if (done->slot()) abandon(*done->slot());
-      ask_for_plan({}, /*nothing=*/true, now);
+  if (captured_some) {
+    places.captured(done->specs());
+    submit(std::move(done->lease()), now);
+  } else {
+    schedule.look_again(now);
+    if (!plan_within_patience(now)) {
+      drops.fetch_add(1, std::memory_order_relaxed);
+      return false;
     }
-    if (!std::exchange(said_no_activations, true)) log_warning(nothing_to_show(Values::Activations, !tensors.empty()));
-    return;
   }
-  if (done->complete()) {
-    submit(done->plan(), done->slot(), now);
-    return;
-  }
-  if (done->slot()) abandon(*done->slot());
-  ask_for_plan(done->specs(), /*nothing=*/false, now);
+  return true;
 }
 
-void Beholder::Impl::submit(const std::shared_ptr<const Plan>& plan, Slot* slot, Clock::time_point now) {
-  finish(*slot);
-  try {
-    pipeline.submit(plan, slot, {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
-  } catch (...) {  // no memory for its place in the queue
-    abandon(*slot);
-    throw;
+/// Nothing came since arming: forward may run less often than update(). They stay armed until it does, or until that
+/// has cost more than it may.
+void Beholder::Impl::wait_for_activations(Clock::time_point now) {
+  ++armed_updates;
+  if (tensors.refresh(now)) {
+    disarm();
+    list_changed();
+    schedule.look_again(now);
+    return;
   }
+  if (!hooks->armed()) {
+    schedule.watched(armed_seconds, 0, /*given_up=*/true);
+    disarm();
+    schedule.look_again(now);
+  }
+  if (something_came || armed_updates < kArmedUpdates || now < armed_at + kArmedLong) return;
+  const std::string message = nothing_to_show(Values::Activations, !tensors.empty());
+  if (!std::exchange(said_no_activations, true)) log_warning(message);
+  if (said_nothing == message && said_revision == seen_revision) return;
+  const auto plan = fitting_plan();
+  if (!plan || !plan->tensors.empty() || plan->views.front().message != message) {
+    ask_for_plan({}, /*nothing=*/true);
+    return;
+  }
+  SlotLease lease(plan);
+  if (!lease) return;
+  said_nothing = message;
+  said_revision = seen_revision;
+  submit(std::move(lease), now);
+  if (session) schedule.look_at_each();
+}
+
+// ---- what comes of it
+
+void Beholder::Impl::submit(SlotLease lease, Clock::time_point now) {
+  finish(*lease);
+  pipeline.submit(lease.plan(), &*lease, {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
+  lease.hand_on();
   captures.fetch_add(1, std::memory_order_relaxed);
   captured = current;
-  forced = false;
-  if (last_picture_at != Clock::time_point{}) {
-    fps_real.store(picture_rate.add(1, Seconds(now - last_picture_at).count()), std::memory_order_relaxed);
-  }
-  picture_done(now);
-  last_picture_at = now;
+  schedule.captured(wish_of(current), now);
+  fps_real.store(schedule.fps(), std::memory_order_relaxed);
 }
 
 void Beholder::Impl::dropped_picture(Clock::time_point now, Clock::duration retry) {
   drops.fetch_add(1, std::memory_order_relaxed);
-  if (forced) {  // what a viewer asked for comes as soon as it can, whatever the FPS
-    next_due = next_picture = now + retry;
-  } else {
-    picture_done(now);
-  }
+  schedule.dropped(wish_of(current), now, retry);
 }
 
-/// The next picture is due one interval after this one was; after a late one, one interval from now.
-void Beholder::Impl::picture_done(Clock::time_point now) {
-  const auto interval = ticks(interval_seconds(current));
-  next_picture = next_picture + interval < now ? now + interval : next_picture + interval;
-  next_due = next_picture;
-}
-
-/// What a due update() takes of the training thread is paid for by quiet, so that its share stays below max_overhead.
-/// CPU time, not wall time: what other threads take from this one is not ours.
-void Beholder::Impl::pay(Clock::time_point started, double cpu_seconds) {
-  const double spent = std::max(0.0, cpu_seconds);
-  const double known = update_seconds.load(std::memory_order_relaxed);
-  update_seconds.store(known == 0 ? spent : known + 0.2 * (spent - known), std::memory_order_relaxed);
-  // An update() that arms hooks is not paid for yet when the one that captures comes.
-  paid_until = std::max(paid_until, started) + ticks(spent / options.max_overhead);
-  if (last_paid_at != Clock::time_point{}) {
-    overhead.store(cost_rate.add(last_paid, Seconds(started - last_paid_at).count()), std::memory_order_relaxed);
-  }
-  last_paid_at = started;
-  last_paid = spent;
-  if (!capture) next_due = std::max(next_due, paid_until);
+/// What a due update() takes of the training thread. CPU time, not wall time: what other threads take from this one is
+/// not ours. (But for what it waits.)
+void Beholder::Impl::pay(Clock::time_point started, double seconds) {
+  schedule.pay(started, seconds, session != nullptr);
+  update_seconds.store(schedule.usual_cost(), std::memory_order_relaxed);
+  overhead.store(schedule.overhead(), std::memory_order_relaxed);
 }
 
 Beholder::Beholder(std::string logdir, Options options) {
@@ -523,13 +645,17 @@ void Beholder::attach(const std::shared_ptr<torch::nn::Module>& module, const st
     log_warning("attach() was given a null module; ignored");
     return;
   }
+  impl_->disarm();
   impl_->tensors.attach(*module, module, /*owned=*/true, name);
   impl_->list_changed();
+  impl_->pipeline.errors().guarded("attach()", [&] { impl_->prepare(); });
 }
 
 void Beholder::attach(torch::nn::Module& module, const std::string& name) {
+  impl_->disarm();
   impl_->tensors.attach(module, {}, /*owned=*/false, name);
   impl_->list_changed();
+  impl_->pipeline.errors().guarded("attach()", [&] { impl_->prepare(); });
 }
 
 void Beholder::detach(const torch::nn::Module& module) {
@@ -572,7 +698,7 @@ void Beholder::add(std::shared_ptr<Callback> callback) {
   }
 }
 
-void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame) noexcept {
+void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now_please) noexcept {
   if (!impl_) return;
   Impl& impl = *impl_;
   if (impl.updating) return;  // called by a function that an update() calls
@@ -582,21 +708,20 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
   }
   const int64_t before = impl.updates.load(std::memory_order_relaxed);
   impl.updates.store(before + 1, std::memory_order_relaxed);
-  if (Clock::now() >= impl.next_due || impl.settings->revision() != impl.seen_revision) {
-    const auto update = [&] { impl.update(arrays, frame); };
-    if (!impl.pipeline.errors().guarded("update()", update)) impl.dropped_picture(Clock::now(), kTryAgain);
+  const auto now = Clock::now();
+  impl.schedule.update_begins(now);
+  if (now_please || !impl.schedule.quiet(now) || impl.settings->revision() != impl.seen_revision) {
+    const auto update = [&] { impl.update(arrays, frame, now_please); };
+    if (!impl.pipeline.errors().guarded("update()", update)) {
+      impl.dropped_picture(Clock::now(), Schedule::kTryAgain);
+    }
   }
   const int64_t step = impl.step.load(std::memory_order_relaxed);
   impl.last_step.store(step, std::memory_order_relaxed);
   impl.step.store(step + 1, std::memory_order_relaxed);
 }
 
-bool Beholder::due() const noexcept {
-  const auto now = Clock::now();
-  if (!impl_ || impl_->copied() || (now < impl_->next_due && impl_->settings->revision() == impl_->seen_revision))
-    return false;
-  return impl_->due(now);
-}
+bool Beholder::due() const noexcept { return impl_ && !impl_->copied() && impl_->due(Clock::now()); }
 
 bool Beholder::tapping() const noexcept { return impl_ && impl_->armed.load(std::memory_order_relaxed); }
 
@@ -604,10 +729,11 @@ void Beholder::tap_now(const char* name, const at::Tensor& x) noexcept {
   const double cpu = thread_cpu_seconds();
   try {
     const std::string label(name);
-    impl_->on_output(label, impl_->tap_calls[label]++, /*amended=*/false, at::GradMode::is_enabled(), /*tap=*/true, x);
+    impl_->on_output({label, impl_->tap_calls[label]++, /*amended=*/false, at::GradMode::is_enabled(), /*tap=*/true, x,
+                      impl_->hooks ? impl_->hooks->backwards() : 0});
   } catch (...) {  // out of memory for a name: this picture lacks the tap
   }
-  impl_->tap_seconds += thread_cpu_seconds() - cpu;
+  impl_->unpaid_seconds += thread_cpu_seconds() - cpu;
 }
 
 void Beholder::set_step(int64_t step) noexcept {

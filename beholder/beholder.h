@@ -72,6 +72,10 @@ class FrameOrFunction {
   at::Tensor (*call_)(const void*);
 };
 
+struct NowTag {};
+/// update(Now) shows this step, whatever FPS says.
+inline constexpr NowTag Now{};
+
 /// Shows a training run. Movable.
 ///
 /// # Multithreading
@@ -118,11 +122,23 @@ class Beholder {
   void add(std::shared_ptr<Callback> callback);
 
   /// Call once each iteration, after backward (gradients) and before zero_grad(). Returns at once unless a picture is
-  /// due; then it enqueues copies of the values that will be shown, and returns. Never waits.
+  /// due; then it enqueues copies of the values that will be shown, and returns. Never waits for a device; for a plan
+  /// of what to copy, which our own thread makes, no longer than max_overhead allows (a tenth of a second before the
+  /// first picture).
   void update() noexcept { update(static_cast<const ArraysOrFunction*>(nullptr), nullptr); }
   void update(const ArraysOrFunction& arrays) noexcept { update(&arrays, nullptr); }
   void update(const ArraysOrFunction& arrays, const FrameOrFunction& frame) noexcept { update(&arrays, &frame); }
   void update(const FrameOrFunction& frame) noexcept { update(static_cast<const ArraysOrFunction*>(nullptr), &frame); }
+  /// The same, and this step is shown whatever FPS and budgets say: waits, for a second each at most, for a plan and
+  /// for memory where there is none yet. Activations must have been armed by an update() before the forward.
+  void update(NowTag) noexcept { update(static_cast<const ArraysOrFunction*>(nullptr), nullptr, true); }
+  void update(NowTag, const ArraysOrFunction& arrays) noexcept { update(&arrays, nullptr, true); }
+  void update(NowTag, const ArraysOrFunction& arrays, const FrameOrFunction& frame) noexcept {
+    update(&arrays, &frame, true);
+  }
+  void update(NowTag, const FrameOrFunction& frame) noexcept {
+    update(static_cast<const ArraysOrFunction*>(nullptr), &frame, true);
+  }
 
   /// Whether the next update() is going to show something. (Prefer functions as arguments: they are called only then.)
   bool due() const noexcept;
@@ -146,7 +162,7 @@ class Beholder {
 
  private:
   struct Impl;
-  void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame) noexcept;
+  void update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now = false) noexcept;
   bool tapping() const noexcept;
   void leave_to_parent() noexcept;
   void tap_now(const char* name, const at::Tensor& x) noexcept;

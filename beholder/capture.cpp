@@ -6,9 +6,11 @@
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/index_select.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "beholder/gather_on_cpu.h"
+#include "beholder/presence.h"
 
 namespace beholder {
 namespace {
@@ -23,6 +25,22 @@ void gather_on_device(const StagedSection& staged, const at::Tensor& tensor, at:
   int64_t extent = 1;
   for (int64_t d = 0; d < tensor.dim(); ++d) extent += (tensor.size(d) - 1) * tensor.stride(d);
   at::index_select_out(target, tensor.as_strided({extent}, {1}, tensor.storage_offset()), 0, staged.index);
+}
+
+/// Of a box, what there is. (Of other selections a device gathers nothing but the whole.)
+void gather_part_on_device(const Selection& selection, const at::Tensor& tensor, at::Tensor target) {
+  std::vector<int64_t> counts, strides;
+  int64_t offset = tensor.storage_offset();
+  for (size_t d = 0; d < selection.box.size(); ++d) {
+    const auto dim = static_cast<int64_t>(d);
+    const Range& range = selection.box[d];
+    counts.push_back(present_count(range, tensor.size(dim)));
+    if (counts.back() == 0) return;
+    strides.push_back(range.step * tensor.stride(dim));
+    offset += range.start * tensor.stride(dim);
+    target = target.narrow(dim, 0, counts.back());
+  }
+  target.copy_(tensor.as_strided(counts, strides, offset), /*non_blocking=*/true);
 }
 
 /// The box of a sparse or quantized tensor as a dense one. Only the part that is shown becomes dense.
@@ -72,20 +90,29 @@ void gather_densified(const StagedSection& staged, const Selection& selection, c
   }
 }
 
-void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, const at::Tensor& tensor) {
+void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, const at::Tensor& tensor, bool part) {
   const StagedSection& staged = plan.views[view].sections[section];
+  const auto selection = [&]() -> const Selection& {
+    return plan.views[view].layout->sections[staged.section].selection;
+  };
   const at::Tensor& target = slot.targets[view][section];
   if (tensor.has_storage() && tensor.storage().nbytes() == 0) throw std::runtime_error("its memory was freed");
   const bool dense = plan.tensors[staged.candidate].dense;
   if (dense && tensor.is_cpu()) {  // a conjugate view is read as it lies: the magnitude is the same
-    gather_on_cpu(staged, tensor, target);
+    if (part) {
+      gather_part_on_cpu(selection(), plan.tensors[staged.candidate].sizes, tensor, target);
+    } else {
+      gather_on_cpu(staged, tensor, target);
+    }
     return;
   }
   // Below autograd: the copies are no part of anybody's graph, and skipping its dispatch halves their price.
   const at::NoGradGuard no_grad;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   if (!dense) {
-    gather_densified(staged, plan.views[view].layout->sections[staged.section].selection, tensor, target);
+    gather_densified(staged, selection(), tensor, target);
+  } else if (part) {
+    gather_part_on_device(selection(), tensor, target);
   } else {
     gather_on_device(staged, tensor, target);
   }
@@ -99,6 +126,7 @@ Slot* acquire_slot(const Plan& plan) {
     // Also when it was filled and given back unseen: the next one may come on another stream.
     if (!slot->quiet()) continue;
     slot->state.store(Slot::State::Filling, std::memory_order_relaxed);
+    for (auto& present : slot->present) present.came = false;
     return slot.get();
   }
   return nullptr;
@@ -112,10 +140,43 @@ GatherIndex::GatherIndex(const Plan& plan) : by_candidate(plan.tensors.size()) {
   }
 }
 
-void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor) {
+Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Candidate& tensor) {
+  const TensorSpec& spec = plan.tensors[candidate];
+  const Fit fit = spec.fit(tensor);
+  if ((fit != Fit::Part && fit != Fit::Larger) || spec.device.is_cpu()) return fit;
+  const bool boxes =
+      std::all_of(index.by_candidate[candidate].begin(), index.by_candidate[candidate].end(),
+                  [&](const auto& place) { return !plan.views[place.view].sections[place.section].box_sizes.empty(); });
+  return boxes ? fit : Fit::Misfit;
+}
+
+void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor,
+            Fit fit) {
+  Presence& present = slot.present[candidate];
+  present.came = false;
   for (const auto& place : index.by_candidate[candidate]) {
-    gather_section(plan, slot, place.view, place.section, tensor);
+    gather_section(plan, slot, place.view, place.section, tensor, fit != Fit::Whole);
   }
+  present.sizes.clear();
+  if (fit != Fit::Whole && tensor.sizes() != c10::IntArrayRef(plan.tensors[candidate].sizes)) {
+    present.sizes = tensor.sizes().vec();
+  }
+  present.name.clear();
+  present.came = true;
+}
+
+SlotLease::SlotLease(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), slot_(acquire_slot(*plan_)) {}
+
+SlotLease& SlotLease::operator=(SlotLease&& other) noexcept {
+  if (this == &other) return *this;
+  give_back();
+  plan_ = std::move(other.plan_);
+  slot_ = std::exchange(other.slot_, nullptr);
+  return *this;
+}
+
+void SlotLease::give_back() noexcept {
+  if (slot_) abandon(*std::exchange(slot_, nullptr));
 }
 
 void record_filled(Slot& slot) {

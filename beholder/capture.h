@@ -2,6 +2,8 @@
 // synchronisation, no lock. (Sparse and quantized tensors are the exception: they are made dense, which allocates.)
 #pragma once
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "beholder/plan.h"
@@ -12,6 +14,29 @@ namespace beholder {
 /// A free slot of the plan that no device still works on, marked Filling; nullptr where there is none.
 Slot* acquire_slot(const Plan& plan);
 
+/// A slot that is being filled: given back when this ends, unless it was handed on.
+class SlotLease {
+ public:
+  SlotLease() = default;
+  /// A free slot of the plan, if there is one.
+  explicit SlotLease(std::shared_ptr<const Plan> plan);
+  SlotLease(SlotLease&& other) noexcept : plan_(std::move(other.plan_)), slot_(std::exchange(other.slot_, nullptr)) {}
+  SlotLease& operator=(SlotLease&& other) noexcept;
+  ~SlotLease() { give_back(); }
+
+  explicit operator bool() const { return slot_ != nullptr; }
+  Slot& operator*() const { return *slot_; }
+  const std::shared_ptr<const Plan>& plan() const { return plan_; }
+  /// Unused; what was begun on devices is still waited for.
+  void give_back() noexcept;
+  /// It belongs to somebody else from now on.
+  Slot* hand_on() { return std::exchange(slot_, nullptr); }
+
+ private:
+  std::shared_ptr<const Plan> plan_;
+  Slot* slot_ = nullptr;
+};
+
 /// The sections of each candidate, so that one activation can be gathered alone.
 struct GatherIndex {
   struct Place {
@@ -21,9 +46,13 @@ struct GatherIndex {
   std::vector<std::vector<Place>> by_candidate;
 };
 
+/// How a tensor fits the place that the plan has for it, and whether its device can gather it there.
+Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Candidate& tensor);
+
 /// Enqueues the gathers of one candidate (an index into plan.tensors), for every view, on the current stream of its
-/// device. REQUIRES plan.tensors[candidate].still_true(...) of the tensor. Throws what LibTorch throws.
-void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor);
+/// device, and notes in the slot what came. REQUIRES is_gathered(fit). Throws what LibTorch throws.
+void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor,
+            Fit fit = Fit::Whole);
 
 /// Marks the values as filled on every device's current stream.
 void record_filled(Slot& slot);

@@ -280,7 +280,8 @@ struct ForwardHooks::Arming {
       if (!in_place && other.bytes.overlaps(bytes)) return;
     }
 
-    WatchedModule& module = modules[attribute(use, output)];
+    const auto index = static_cast<uint32_t>(attribute(use, output));
+    WatchedModule& module = modules[index];
     const auto is_used = [&](uint32_t parameter) {
       return std::find(module.used.begin(), module.used.end(), parameter) != module.used.end();
     };
@@ -291,7 +292,10 @@ struct ForwardHooks::Arming {
     }
     module.used.append(use.parameters.begin(), use.parameters.end());
     module.output = WeakTensor(output.getIntrusivePtr());
-    call_hook({module.name, module.address, module.call, !begins_call, c10::GradMode::is_enabled(), output});
+    const uint32_t own = *std::find_if(use.parameters.begin(), use.parameters.end(),
+                                       [&](uint32_t parameter) { return owns(index, parameter); });
+    call_hook({module.name, module.address, module.call, !begins_call, c10::GradMode::is_enabled(), backwards,
+               parameters[own].tensors[0], output});
   }
 
   /// Whose output it is, an index of `modules`. A tied weight has several owners, and the best is the one whose last
@@ -330,6 +334,9 @@ struct ForwardHooks::Arming {
 
   const std::shared_ptr<Subscriber> subscriber;
   std::atomic<bool> active{true};  // cleared by any thread
+  double seconds_left = std::numeric_limits<double>::infinity();
+  int64_t operators_left = -1;  // not counted while it is below 0
+  int64_t backwards = 0;
   std::set<const torch::nn::Module*> seen;
   std::vector<WatchedModule> modules;        // those that own parameters, in the order of registration
   std::vector<WatchedParameter> parameters;  // by address
@@ -369,12 +376,15 @@ struct ForwardHooksThread {
   }
 
   void forget_inactive() {
-    if (armings.empty()) return;
     const auto is_inactive = [](const std::shared_ptr<Arming>& arming) { return !arming->active; };
     armings.erase(std::remove_if(armings.begin(), armings.end(), is_inactive), armings.end());
     if (!armings.empty()) return;
-    at::removeCallback(operator_callback);
-    at::removeCallback(backward_callback);
+    // Where it was done inside a backward pass, autograd has put back the callbacks that it found before it.
+    for (const at::CallbackHandle handle : {operator_callback, backward_callback}) {
+      const auto& installed = at::get_record_function_tls_().sorted_tls_callbacks_;
+      const auto is_ours = [&](const at::RecordFunctionCallbacksEntry& entry) { return entry.handle_ == handle; };
+      if (std::any_of(installed.begin(), installed.end(), is_ours)) at::removeCallback(handle);
+    }
   }
 
   /// What LibTorch takes for each operator to collect its inputs and outputs and to call us, and what looking at the
@@ -386,7 +396,11 @@ struct ForwardHooksThread {
 
   /// To all who watch this thread.
   void bill(double seconds) {
-    for (const std::shared_ptr<Arming>& arming : armings) arming->subscriber->seconds += seconds;
+    for (const std::shared_ptr<Arming>& arming : armings) {
+      arming->subscriber->seconds += seconds;
+      arming->seconds_left -= seconds;
+      if (arming->seconds_left < 0) arming->active = false;
+    }
   }
 
   /// Looking at the inputs of each operator; in wall time, since the clock of a thread's CPU time takes longer than
@@ -410,14 +424,23 @@ struct ForwardHooksThread {
 
   static std::unique_ptr<at::ObserverContext> operator_start(const at::RecordFunction& function) {
     ForwardHooksThread* const mine = current();
-    if (mine == nullptr || mine->armings.empty()) return nullptr;
+    if (mine == nullptr) return nullptr;
     ForwardHooksThread& thread = *mine;
+    if (thread.armings.empty()) {
+      thread.forget_inactive();
+      return nullptr;
+    }
     const LookingMeter meter{thread};
     if (thread.backward_depth > 0 || thread.in_operator) return nullptr;
     std::unique_ptr<OperatorContext> context;
     bool has_inactive = false;
     for (const std::shared_ptr<Arming>& arming : thread.armings) {
       if (!arming->active) {
+        has_inactive = true;
+        continue;
+      }
+      if (arming->operators_left >= 0 && arming->operators_left-- == 0) {
+        arming->active = false;
         has_inactive = true;
         continue;
       }
@@ -445,7 +468,10 @@ struct ForwardHooksThread {
   }
 
   static std::unique_ptr<at::ObserverContext> backward_start(const at::RecordFunction&) {
-    if (auto* thread = current()) ++thread->backward_depth;
+    if (auto* thread = current()) {
+      ++thread->backward_depth;
+      for (const std::shared_ptr<Arming>& arming : thread->armings) ++arming->backwards;
+    }
     return nullptr;
   }
   static void backward_end(const at::RecordFunction&, at::ObserverContext*) {
@@ -483,9 +509,10 @@ void ForwardHooks::clear() {
   roots_.clear();
 }
 
-void ForwardHooks::arm() {
+void ForwardHooks::arm(double most_seconds) {
   disarm();
   auto arming = std::make_shared<Arming>(subscriber_);
+  arming->seconds_left = most_seconds;
   for (const Root& root : roots_) {
     const std::shared_ptr<const torch::nn::Module> owner = root.watched.lock();
     const torch::nn::Module* module = root.borrowed != nullptr ? root.borrowed : owner.get();
@@ -505,9 +532,32 @@ void ForwardHooks::disarm() {
   if (auto* thread = ForwardHooksThread::current()) thread->forget_inactive();
 }
 
-bool ForwardHooks::armed() const { return arming_ != nullptr; }
+void ForwardHooks::allow(double seconds) {
+  if (arming_) arming_->seconds_left = seconds;
+}
+
+void ForwardHooks::disarm_soon() {
+  constexpr int64_t kOperators = 16;
+  if (arming_ && arming_->operators_left < 0) arming_->operators_left = kOperators;
+}
+
+bool ForwardHooks::armed() const { return arming_ != nullptr && arming_->active; }
+
+bool ForwardHooks::moved() const {
+  if (!arming_) return false;
+  return std::any_of(arming_->parameters.begin(), arming_->parameters.end(), [](const WatchedParameter& parameter) {
+    return std::any_of(parameter.tensors.begin(), parameter.tensors.end(), [&](const at::Tensor& tensor) {
+      const ByteRange now = byte_range(tensor);
+      return now.begin != parameter.bytes.begin || now.end != parameter.bytes.end;
+    });
+  });
+}
+
+int64_t ForwardHooks::backwards() const { return arming_ ? arming_->backwards : 0; }
 
 double ForwardHooks::take_seconds() { return std::exchange(subscriber_->seconds, 0.0); }
+
+double ForwardHooks::seconds() const { return subscriber_->seconds; }
 
 int64_t ForwardHooks::hook_errors() const { return subscriber_->errors; }
 

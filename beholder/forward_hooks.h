@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -69,11 +70,14 @@ class ForwardHooks {
   struct Output {
     const std::string& name;          ///< the module's path, "encoder.layers.0.linear1"
     const torch::nn::Module* module;  ///< its address; to be followed only while the module lives
-    int64_t call;    ///< 0 for the module's first call since arm(), 1 for its second, ... A call begins where a
-                     ///< parameter is used for a second time; the query, key and value of an attention are three
-    bool amended;    ///< replaces what was reported for this call before: `matmul`, then `add_(bias)`
-    bool grad_mode;  ///< whether forward runs with autograd on
-    const at::Tensor& tensor;  ///< the output itself, of any shape; later operators may write into it
+    int64_t call;       ///< 0 for the module's first call since arm(), 1 for its second, ... A call begins where a
+                        ///< parameter is used for a second time; the query, key and value of an attention are three
+    bool amended;       ///< replaces what was reported for this call before: `matmul`, then `add_(bias)`
+    bool grad_mode;     ///< whether forward runs with autograd on
+    int64_t backwards;  ///< functions of backward passes that this thread has run since arm(). (A backward pass on a
+                        ///< device runs on threads of its own, and is not counted.)
+    const at::Tensor& parameter;  ///< the first of the module's own parameters that it used
+    const at::Tensor& tensor;     ///< the output itself, of any shape; later operators may write into it
   };
 
   /// Runs inside forward, with autograd off and its own operators unseen by any profiler: copy what is needed, return.
@@ -99,14 +103,27 @@ class ForwardHooks {
   /// Looks up modules, parameters and where their bytes are *now*, and starts to watch this thread. When armed already,
   /// starts anew. Parameters (not modules) are kept alive until disarm(). A change of modules, or of where parameters
   /// are stored, is seen at the next arm().
-  void arm();
+  /// `most_seconds`: of what take_seconds() counts; after that the watching stops by itself.
+  void arm(double most_seconds = std::numeric_limits<double>::infinity());
+  /// From now on so much more of it.
+  void allow(double seconds);
+  /// Stops after a few more operators: what was reported last may still be amended.
+  void disarm_soon();
   /// Stops watching; calls of `Output::call` begin at 0 again. Does nothing when not armed.
   void disarm();
+  /// Watching, and not stopped by itself.
   bool armed() const;
+  /// A parameter lies elsewhere than when armed: its module is not seen.
+  bool moved() const;
+  /// See Output::backwards; 0 when not armed. For the thread that arms.
+  int64_t backwards() const;
 
   /// What this thread has paid for being watched since the last call, in seconds: the hook, the search for parameters,
   /// and an estimate of what LibTorch takes for telling of its operators. For the thread that arms.
   double take_seconds();
+
+  /// What take_seconds() would return.
+  double seconds() const;
 
   /// How often the hook has thrown since construction. Any thread.
   int64_t hook_errors() const;

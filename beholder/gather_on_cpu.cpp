@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "beholder/presence.h"
+
 namespace beholder {
 namespace {
 
@@ -189,7 +191,72 @@ struct Sixteen {
   uint64_t words[2];
 };
 
+/// Of a box, `counts` elements in each dimension; those of the target lie `to_strides` apart.
+template <typename Unit>
+void copy_part_of_box(const Unit* from, Unit* to, const int64_t* counts, const int64_t* strides,
+                      const int64_t* to_strides, size_t rank) {
+  if (rank == 0) {
+    *to = *from;
+    return;
+  }
+  for (int64_t i = 0; i < counts[0]; ++i) {
+    copy_part_of_box(from + i * strides[0], to + i * to_strides[0], counts + 1, strides + 1, to_strides + 1, rank - 1);
+  }
+}
+
+template <typename Unit>
+void copy_part(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
+               const void* from, void* to) {
+  const auto* source = static_cast<const Unit*>(from);
+  auto* target = static_cast<Unit*>(to);
+  const int64_t *sizes = tensor.sizes().data(), *strides = tensor.strides().data();
+  if (!selection.box.empty()) {
+    constexpr size_t kMaxRank = 64;
+    int64_t counts[kMaxRank], steps[kMaxRank], to_strides[kMaxRank];
+    const size_t rank = std::min(selection.box.size(), kMaxRank);
+    int64_t to_stride = 1;
+    for (size_t d = rank; d-- > 0;) {
+      const Range& range = selection.box[d];
+      counts[d] = present_count(range, sizes[d]);
+      steps[d] = range.step * strides[d];
+      to_strides[d] = to_stride;
+      to_stride *= range.count;
+      if (counts[d] > 0) source += range.start * strides[d];
+      if (counts[d] == 0) return;
+    }
+    copy_part_of_box(source, target, counts, steps, to_strides, rank);
+    return;
+  }
+  // Fewer of the first dimension alone, the usual case, need no division.
+  bool first_alone = tensor.is_contiguous();
+  int64_t elements = 1;
+  for (size_t d = 0; d < planned.size(); ++d) {
+    first_alone = first_alone && (d == 0 || sizes[d] == planned[d]);
+    elements *= sizes[d];
+  }
+  for (const auto a : selection.outer) {
+    for (const auto b : selection.inner) {
+      const int64_t at = !first_alone ? place_of(a + b, planned, sizes, strides) : a + b < elements ? a + b : -1;
+      if (at >= 0) *target = source[at];
+      ++target;
+    }
+  }
+}
+
 }  // namespace
+
+void gather_part_on_cpu(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
+                        const at::Tensor& target) {
+  const void* from = tensor.data_ptr();
+  void* to = target.data_ptr();
+  switch (tensor.element_size()) {
+    case 1: copy_part<uint8_t>(selection, planned, tensor, from, to); break;
+    case 2: copy_part<uint16_t>(selection, planned, tensor, from, to); break;
+    case 4: copy_part<uint32_t>(selection, planned, tensor, from, to); break;
+    case 8: copy_part<uint64_t>(selection, planned, tensor, from, to); break;
+    default: copy_part<Sixteen>(selection, planned, tensor, from, to); break;
+  }
+}
 
 void gather_on_cpu(const StagedSection& staged, const at::Tensor& tensor, const at::Tensor& target) {
   const auto size = static_cast<int64_t>(tensor.element_size());

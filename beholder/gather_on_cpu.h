@@ -10,4 +10,9 @@ namespace beholder {
 /// Training thread.
 void gather_on_cpu(const StagedSection& staged, const at::Tensor& tensor, const at::Tensor& target);
 
+/// The same for a tensor of other strides, or of fewer elements in some dimension, than `planned`, the sizes that the
+/// plan knows: values that it does not have are left as they are in `target`.
+void gather_part_on_cpu(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
+                        const at::Tensor& target);
+
 }  // namespace beholder

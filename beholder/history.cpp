@@ -14,6 +14,8 @@
 #include <limits>
 #include <vector>
 
+#include "beholder/rendering.h"
+
 // Compiled a second time for processors with AVX2, chosen when the program is loaded: twice the width, the same results
 // (no fused operation is among them). Not with sanitizers, which are not ready yet when that choice is made.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
@@ -251,9 +253,38 @@ void History::clear() {
   for (auto& entry : entries_) retire(std::move(entry));
   entries_.clear();
   retire(std::move(previous_));
-  previous_ = origin_ = mean_ = squares_ = peak_ = unchanged_ = at::Tensor();
+  previous_ = latest_ = origin_ = mean_ = squares_ = peak_ = unchanged_ = at::Tensor();
   change_steps_ = 0;
   refresh_ = 0;
+}
+
+void History::remap(int64_t count, const std::vector<Moved>& moved) {
+  if (!latest_.defined()) {
+    clear();
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  const auto elsewhere = [&](const at::Tensor& from) {
+    at::Tensor to = at::empty({count}, from.options());
+    make_absent(to);
+    for (const Moved& run : moved) to.narrow(0, run.to, run.count).copy_(from.narrow(0, run.from, run.count));
+    return to;
+  };
+  const bool kept = !entries_.empty();  // latest_ is the newest of them
+  for (auto& entry : entries_) entry = elsewhere(entry);
+  if (previous_.defined()) previous_ = elsewhere(previous_);
+  latest_ = kept ? entries_.back() : elsewhere(latest_);
+  shown_ = origin_ = mean_ = squares_ = peak_ = unchanged_ = at::Tensor();
+  spare_.clear();
+}
+
+void History::backfill(const at::Tensor& values) {
+  if (entries_.empty() || !latest_.defined() || latest_.sizes() != values.sizes()) return;
+  const at::NoGradGuard no_grad;
+  const auto known_now = absent_in(latest_).logical_and_(absent_in(values).logical_not_());
+  for (auto& entry : entries_) entry.copy_(at::where(known_now, values, entry));
+  if (previous_.defined()) previous_.copy_(at::where(known_now, values, previous_));
+  origin_ = at::Tensor();  // the running form begins anew
 }
 
 at::Tensor History::buffer(int64_t count, c10::Device device) {
@@ -275,13 +306,13 @@ at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_
       !entries_.empty() && (entries_.back().sizes() != values.sizes() || entries_.back().device() != values.device());
   if (other) clear();
   switch (mode) {
-    case Mode::Variance: return variance(std::move(values), window_size);
-    case Mode::Change: return change(std::move(values), step);
+    case Mode::Variance: latest_ = values; return variance(std::move(values), window_size);
+    case Mode::Change: latest_ = values; return change(std::move(values), step);
     case Mode::Current: break;
   }
   if (!entries_.empty()) clear();
   retire(std::move(shown_));
-  shown_ = values;
+  shown_ = latest_ = values;
   return values;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <vector>
 
 #include "beholder/settings.h"
 
@@ -25,6 +26,19 @@ class History {
   static constexpr int kExactEntries = 5;
 
   void clear();
+
+  /// A run of values that stand somewhere else from now on.
+  struct Moved {
+    int64_t from = 0, to = 0, count = 0;
+  };
+  /// The next values are `count`, of which `moved` are known from before; the others are absent (rendering.h).
+  void remap(int64_t count, const std::vector<Moved>& moved);
+
+  /// Of the last push(), undefined after clear() and before the first.
+  const at::Tensor& latest() const { return latest_; }
+  /// `values` are about to be pushed: those that were absent in latest() and are there now count as if they had always
+  /// been so.
+  void backfill(const at::Tensor& values);
 
   /// Uninitialised float32 (count) on `device` for the next values; reuses what has left the window.
   at::Tensor buffer(int64_t count, c10::Device device);
@@ -47,6 +61,7 @@ class History {
   std::deque<at::Tensor> entries_;  // oldest first; each float32 (n)
   std::deque<at::Tensor> spare_;    // buffers to reuse
   at::Tensor previous_, shown_;
+  at::Tensor latest_;  // the last values taken
   int64_t previous_step_ = 0, change_steps_ = 0;
   // The running form; origin_ is undefined while the exact one is used.
   at::Tensor origin_, mean_;  // float32 (n): the mean when it was last exact, and the mean's distance from it

@@ -34,9 +34,11 @@ struct SectionInfo {
   std::string dtype;   ///< "float32"
   std::string device;  ///< "cpu", "cuda:0"
   Statistics statistics;
-  double scale_low = 0, scale_high = 0;   ///< the values that the first and the last colour stand for
-  int64_t values_total = 0;               ///< elements of the tensor
-  bool complete = true;                   ///< all of them are shown
+  double scale_low = 0, scale_high = 0;  ///< the values that the first and the last colour stand for
+  int64_t values_total = 0;              ///< elements of the tensor
+  bool complete = true;                  ///< all of them are shown
+  /// The step since which it did not come: what is shown is what came last, if anything.
+  std::optional<int64_t> absent_since;
   bool sampled = false;                   ///< those shown are a regular sample, not the top-left part
   std::optional<double> relative_change;  ///< ||change|| / ||previous|| over the values shown, in mode change
   std::optional<double> dead_share;       ///< of a tap of rank 2 or 4: channels that are 0 in every sample shown

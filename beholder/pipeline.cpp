@@ -101,6 +101,13 @@ void Pipeline::request_plan(PlanRequest request) {
   changed_.notify_all();
 }
 
+void Pipeline::wait_for_plan(Clock::time_point until) {
+  MutexLock lock(mutex_);
+  const auto left = until - Clock::now();
+  planned_.wait_for(lock, std::chrono::duration_cast<std::chrono::microseconds>(left),
+                    [&]() BEHOLDER_REQUIRES(mutex_) { return !planning_ || stop_; });
+}
+
 void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture) {
   {
     MutexLock lock(mutex_);
@@ -141,8 +148,11 @@ void Pipeline::run() {
       // The first plan of a picture is paid for with the picture; one after the other (shapes that change at each
       // update, plans that fail) are paid for like pictures.
       if (std::exchange(plan_unused_, true)) account_cpu(started);
-      MutexLock lock(mutex_);
-      planning_ = request_.has_value();
+      {
+        MutexLock lock(mutex_);
+        planning_ = request_.has_value();
+      }
+      planned_.notify_all();
     }
     if (item) {
       errors_.guarded("rendering", [&] { render(*item); });

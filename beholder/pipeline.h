@@ -51,6 +51,8 @@ class Pipeline {
   void request_plan(PlanRequest request);
   /// True while a request is waiting or being worked on.
   bool planning() const;
+  /// Returns when planning() is over, at `until` at the latest.
+  void wait_for_plan(Clock::time_point until);
   /// Hands over a filled slot of `plan`.
   void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
   /// The budget of our own threads allows no picture before this.
@@ -91,7 +93,7 @@ class Pipeline {
   ErrorLog errors_{"", "this picture is left out, the training goes on"};
 
   mutable Mutex mutex_;
-  Condition changed_;
+  Condition changed_, planned_;
   std::deque<Item> queue_ BEHOLDER_GUARDED_BY(mutex_);
   std::optional<PlanRequest> request_ BEHOLDER_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> questions_ BEHOLDER_GUARDED_BY(mutex_);  // answered by the render thread

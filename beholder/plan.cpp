@@ -4,7 +4,6 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/core/Layout.h>
 
 #include <algorithm>
 #include <cstring>
@@ -30,34 +29,9 @@ int64_t storage_offset(int64_t index, const TensorSpec& spec) {
   return offset;
 }
 
-/// Strides of a contiguous tensor: what a tensor that is made dense will have.
-std::vector<int64_t> dense_strides(const std::vector<int64_t>& sizes) {
-  std::vector<int64_t> strides(sizes.size());
-  int64_t stride = 1;
-  for (size_t d = sizes.size(); d-- > 0;) {
-    strides[d] = stride;
-    stride *= sizes[d];
-  }
-  return strides;
-}
-
 c10::ScalarType dense_dtype(const TensorSpec& spec) {
   return c10::isQIntType(spec.dtype) ? c10::ScalarType::Float : spec.dtype;
 }
-
-/// What can be read as it lies in memory.
-bool is_plain(const at::Tensor& tensor) {
-  return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg();
-}
-
-/// No more elements than kMostElements. REQUIRES sizes above 0.
-bool fits_geometry(const std::vector<int64_t>& sizes) {
-  int64_t room = kMostElements;
-  for (const int64_t size : sizes) room /= size;
-  return room > 0;
-}
-
-bool is_picture(const std::vector<int64_t>& sizes) { return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3); }
 
 /// (first, length) of each run of neighbours; nothing where the runs are too short to be copied as such.
 std::vector<std::pair<int64_t, int64_t>> runs_of(const std::vector<int64_t>& offsets) {
@@ -89,7 +63,7 @@ StagedSection stage(const Section& section, const TensorSpec& spec) {
   const Selection& selection = section.selection;
   const TensorSpec dense = [&] {
     TensorSpec s = spec;
-    if (!s.dense) s.strides = dense_strides(s.sizes);
+    if (!s.dense) s.strides = contiguous_strides(s.sizes);
     return s;
   }();
   if (!selection.box.empty()) {
@@ -112,26 +86,32 @@ StagedSection stage(const Section& section, const TensorSpec& spec) {
   return staged;
 }
 
-/// Everything that decides where a value stands.
-std::string fingerprint_of(const ViewPlan& view, const std::vector<TensorSpec>& tensors) {
+/// Everything that decides which values a section shows, and in which order.
+std::string fingerprint_of(const TensorSpec& spec, const Section& section) {
+  std::ostringstream text;
+  text << spec.name << ' ' << static_cast<int>(spec.kind) << ' ' << section.selection.size();
+  for (auto size : spec.sizes) text << ',' << size;
+  for (const auto& range : section.selection.box) text << ';' << range.start << ':' << range.step << ':' << range.count;
+  uint64_t listed = 0;  // which elements, where they are no box
+  for (const auto* list : {&section.selection.outer, &section.selection.inner}) {
+    for (auto element : *list) listed = listed * 1099511628211U + static_cast<uint64_t>(element) + 1;
+  }
+  text << ' ' << listed;
+  return text.str();
+}
+
+/// Sets what of the view tells whether a later one shows the same values at the same places.
+void set_fingerprints(ViewPlan& view, const std::vector<TensorSpec>& tensors) {
   std::ostringstream text;
   const Settings& s = view.settings;
   text << to_string(s.values) << ' ' << view.layout->width << 'x' << view.layout->height << ' ' << s.show_all
        << to_string(s.layout) << s.filter << '\n';
   for (const auto& staged : view.sections) {
-    const auto& spec = tensors[staged.candidate];
-    const auto& selection = view.layout->sections[staged.section].selection;
-    text << spec.name << ' ' << static_cast<int>(spec.kind) << ' ' << staged.value_offset << ' ' << staged.count;
-    for (auto size : spec.sizes) text << ',' << size;
-    for (const auto& range : selection.box) text << ';' << range.start << ':' << range.step << ':' << range.count;
-    uint64_t listed = 0;  // which elements, where they are no box
-    for (const auto* list : {&selection.outer, &selection.inner}) {
-      for (auto element : *list) listed = listed * 1099511628211U + static_cast<uint64_t>(element) + 1;
-    }
-    text << ' ' << listed;
-    text << '\n';
+    view.section_fingerprints.push_back(
+        fingerprint_of(tensors[staged.candidate], view.layout->sections[staged.section]));
+    text << view.section_fingerprints.back() << ' ' << staged.value_offset << '\n';
   }
-  return text.str();
+  view.fingerprint = text.str();
 }
 
 SectionInfo describe_section(const TensorSpec& spec, const Section& section) {
@@ -404,6 +384,7 @@ void allocate_slots(Plan& plan, int count) {
       }
       slot->targets.push_back(std::move(targets));
     }
+    slot->present.resize(plan.tensors.size());
     for (const auto& device : plan.devices) {
       slot->filled.emplace_back(device);
       slot->drained.emplace_back(device).record();  // after the zeros and the uploads
@@ -441,66 +422,6 @@ int64_t bytes_per_value(const Settings& settings, bool on_cpu) {
 
 }  // namespace
 
-int64_t TensorSpec::numel() const {
-  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
-}
-
-bool TensorSpec::still_true(const Candidate& candidate) const {
-  const at::Tensor& tensor = candidate.tensor;
-  if (!tensor.defined()) return dtype == c10::ScalarType::Undefined;
-  if (tensor.scalar_type() != dtype || tensor.device() != device) return false;
-  if (!refusal.empty() || candidate.refusal) return describe(candidate).refusal == refusal;
-  if (tensor.sizes() != c10::IntArrayRef(sizes)) return false;
-  return dense ? is_plain(tensor) && tensor.strides() == c10::IntArrayRef(strides) : !is_plain(tensor);
-}
-
-std::string unreadable(const std::exception& error) {
-  const std::string text = error.what();
-  return "cannot be read: " + text.substr(0, std::min<size_t>(text.find('\n'), 200));
-}
-
-TensorSpec describe(const Candidate& candidate) {
-  TensorSpec spec;
-  spec.name = *candidate.name;
-  if (candidate.module) spec.module = *candidate.module;
-  spec.kind = candidate.kind;
-  spec.tap = candidate.tap;
-  const at::Tensor& tensor = candidate.tensor;
-  if (!tensor.defined()) {
-    spec.refusal = "undefined";
-    return spec;
-  }
-  spec.dtype = tensor.scalar_type();
-  spec.device = tensor.device();
-  if (candidate.refusal) {
-    spec.refusal = *candidate.refusal;
-    return spec;
-  }
-  try {
-    spec.sizes = tensor.sizes().vec();
-    if (tensor.is_meta()) {
-      spec.refusal = "a meta tensor, which has no values";
-    } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
-      spec.refusal = "empty";
-    } else if (!fits_geometry(spec.sizes)) {
-      spec.refusal = "more than 2^48 elements";
-    } else if (is_plain(tensor)) {
-      spec.strides = tensor.strides().vec();
-    } else {
-      spec.dense = false;
-    }
-    if (spec.refusal.empty() && spec.kind == Kind::Frame && !is_picture(spec.sizes)) {
-      std::ostringstream found;
-      found << tensor.sizes();
-      spec.refusal = "a frame is (H, W) or (3, H, W); found " + found.str();
-    }
-    if (spec.refusal.empty()) spec.kind = resolve_kind(spec.kind, spec.sizes);
-  } catch (const std::exception&) {  // nested tensors and other exotic ones
-    spec.refusal = "of a layout that has no sizes";
-  }
-  return spec;
-}
-
 bool Slot::quiet() const {
   const auto over = [](const DeviceEvent& event) { return event.query(); };
   return std::all_of(drained.begin(), drained.end(), over) && std::all_of(filled.begin(), filled.end(), over);
@@ -513,6 +434,7 @@ bool Plan::quiet() const {
 std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options& options, int slots) {
   auto plan = std::make_shared<Plan>();
   plan->revision = request.revision;
+  plan->list = request.list;
   plan->settings = request.settings;
   plan->tensors = request.tensors;
   plan->device = main_device(plan->tensors);
@@ -568,7 +490,7 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
   }
   SideStreams side(plan->devices);  // nothing of ours on the user's streams
   for (auto& view : plan->views) {
-    view.fingerprint = fingerprint_of(view, plan->tensors);
+    set_fingerprints(view, plan->tensors);
     upload_indices(view, plan->tensors);
     if (on_cpu) {
       make_pixel_columns(view);

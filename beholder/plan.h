@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,35 +18,16 @@
 #include "beholder/options.h"
 #include "beholder/picture.h"
 #include "beholder/settings.h"
+#include "beholder/tensor_spec.h"
 #include "beholder/tensors.h"
 
 namespace beholder {
-
-/// What a plan must know of a tensor, and what must still be true of it when values are gathered.
-struct TensorSpec {
-  std::string name, module;
-  Kind kind = Kind::Array;
-  bool tap = false;
-  std::vector<int64_t> sizes, strides;  ///< strides are empty where the layout is not strided
-  c10::ScalarType dtype = c10::ScalarType::Undefined;
-  c10::Device device = c10::Device(c10::kCPU);
-  bool dense = true;    ///< strided and plain; otherwise (sparse, quantized) it is made dense at each capture
-  std::string refusal;  ///< not empty: why it cannot be shown ("empty", "meta tensor: it has no values", ...)
-
-  int64_t numel() const;
-  /// True where `candidate` can be gathered with a plan made for this spec. Names are not compared.
-  bool still_true(const Candidate& candidate) const;
-};
-
-/// Describes a candidate. Reads no values.
-TensorSpec describe(const Candidate& candidate);
-/// Why a tensor is left out after its gather has failed.
-std::string unreadable(const std::exception& error);
 
 /// What the training thread asks for.
 struct PlanRequest {
   Settings settings;
   uint64_t revision = 0;
+  uint64_t list = 0;                ///< grows with each change of what is attached
   std::vector<TensorSpec> tensors;  ///< all candidates, shown or not, in their order
   std::string nothing;              ///< why `tensors` is empty or holds nothing to show, in words for the picture
 };
@@ -96,6 +76,7 @@ struct ViewPlan {
   std::vector<std::vector<int32_t>> tap_channels;
   int64_t value_count = 0;  ///< with padding to kChunk
   std::string message;
+  std::vector<std::string> section_fingerprints;  ///< the same of each section
   std::string fingerprint;  ///< equal fingerprints: values stand at the same places, the history stays true
   /// Per section and pixel column: the value's position within its row, -1 = gap. (CPU)
   std::vector<std::vector<int32_t>> pixel_columns;
@@ -107,6 +88,13 @@ struct ViewPlan {
   int64_t pixels() const { return int64_t{layout->width} * layout->height; }
 };
 
+/// What came of one tensor of a plan.
+struct Presence {
+  bool came = false;
+  std::vector<int64_t> sizes;  ///< of what came; empty: as planned
+  std::string name;            ///< another name than planned (arrays whose names change), else empty
+};
+
 /// A place for the values of one picture, on the devices of the tensors. While it is Filling it belongs to the training
 /// thread, while Filled to the render thread, while Free to the one that makes it Filling.
 struct Slot {
@@ -116,6 +104,7 @@ struct Slot {
   std::vector<at::Tensor> buffers;
   /// views[i]: the part of buffers[...] for sections of the plan, in the order of Plan::staged().
   std::vector<std::vector<at::Tensor>> targets;  // per view, per section; shaped like the box, for other devices
+  std::vector<Presence> present;                 ///< per tensor of the plan
   std::vector<DeviceEvent> filled;               ///< per device of Plan::devices, recorded by the training thread
   std::vector<DeviceEvent> drained;  ///< likewise, recorded by the render thread; first when the plan was made
 
@@ -125,6 +114,7 @@ struct Slot {
 
 struct Plan {
   uint64_t revision = 0;  ///< of the settings
+  uint64_t list = 0;      ///< of the request
   Settings settings;
   std::vector<TensorSpec> tensors;
   std::vector<ViewPlan> views;

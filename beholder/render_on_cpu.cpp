@@ -81,7 +81,9 @@ void moments(const float* v, int64_t n, SectionNumbers& out) {
 /// All numbers where some value is NaN or infinite.
 void careful_numbers(const float* v, int64_t n, SectionNumbers& out) {
   for (int64_t i = 0; i < n; ++i) {
-    if (std::isnan(v[i])) {
+    if (is_absent(v[i])) {
+      ++out.absent;
+    } else if (std::isnan(v[i])) {
       ++out.nans;
     } else if (std::isinf(v[i])) {
       ++out.infs;
@@ -95,6 +97,8 @@ void careful_numbers(const float* v, int64_t n, SectionNumbers& out) {
   }
 }
 
+bool is_alive(float value) { return value != 0.0F && !is_absent(value); }
+
 /// Channels of a tap, (N, C) or (N, C, H, W), that are 0 in every sample and place.
 double dead_channels(const float* v, const std::vector<int64_t>& sizes) {
   const int64_t samples = sizes[0], channels = sizes[1], area = sizes.size() == 4 ? sizes[2] * sizes[3] : 1;
@@ -103,7 +107,7 @@ double dead_channels(const float* v, const std::vector<int64_t>& sizes) {
     bool alive = false;
     for (int64_t n = 0; n < samples && !alive; ++n) {
       const float* map = v + (n * channels + c) * area;
-      alive = std::any_of(map, map + area, [](float x) { return x != 0.0F; });
+      alive = std::any_of(map, map + area, is_alive);
     }
     dead += alive ? 0 : 1;
   }
@@ -114,7 +118,7 @@ double dead_channels(const float* v, const std::vector<int64_t>& sizes) {
 double dead_channels(const float* v, const std::vector<int32_t>& channel, int64_t channels) {
   std::vector<bool> alive(static_cast<size_t>(channels), false);
   for (size_t i = 0; i < channel.size(); ++i) {
-    if (v[i] != 0.0F) alive[channel[i]] = true;
+    if (is_alive(v[i])) alive[channel[i]] = true;
   }
   return static_cast<double>(std::count(alive.begin(), alive.end(), false));
 }
@@ -122,7 +126,7 @@ double dead_channels(const float* v, const std::vector<int32_t>& channel, int64_
 SectionNumbers numbers_of(const RenderTask& task, size_t i) {
   const StagedSection& staged = task.view.sections[i];
   const float* v = static_cast<const float*>(task.values.data_ptr()) + staged.value_offset;
-  SectionNumbers out{kInf, -kInf, 0, 0, 0, 0, 0, 0, 0};
+  SectionNumbers out{kInf, -kInf, 0, 0, 0, 0, 0, 0, 0, 0};
   if (all_finite(v, staged.count)) {
     float low, high;
     min_max(v, staged.count, low, high);
@@ -160,6 +164,7 @@ std::vector<Packed> packed(const ColourTable& table) {
 
 int colour_index(float value, const Scale& scale) {
   if (!is_finite_bits(value)) {
+    if (is_absent(value)) return kBackgroundIndex;
     return std::isnan(value) ? kNanIndex : value > 0 ? kPositiveInfIndex : kNegativeInfIndex;
   }
   const double x = value;
@@ -304,7 +309,7 @@ void render_on_cpu(const RenderTask& task, uint8_t* rgb, SectionNumbers* numbers
     const StagedSection& staged = task.view.sections[i];
     const float* v = static_cast<const float*>(task.values.data_ptr()) + staged.value_offset;
     const Scale scale = scale_of(task.range, numbers[i], all_min, all_max);
-    const bool finite = numbers[i].nans + numbers[i].infs == 0;
+    const bool finite = numbers[i].nans + numbers[i].infs + numbers[i].absent == 0;
     if (static_cast<int64_t>(colours.size()) < staged.count) colours.resize(staged.count);
     if (layout.sections[staged.section].channel_stride == 0) {
       colour(v, staged.count, scale, finite, table.data(), colours.data());

@@ -73,6 +73,7 @@ at::Tensor colour_indices(const RenderTask& task, const at::Tensor& chunks, cons
   level = at::where(finite, level, at::full_like(level, kNanIndex));
   level = at::where(finite, level.clamp(0.0, 255.0), level);
   level.masked_fill_(chunks.eq(kInf), kPositiveInfIndex).masked_fill_(chunks.eq(-kInf), kNegativeInfIndex);
+  level.masked_fill_(absent_in(chunks), kBackgroundIndex);
   auto out = at::empty({task.view.value_count + 1}, chunks.options().dtype(at::kInt));
   out.narrow(0, 0, task.view.value_count).copy_(level.view({-1}));  // truncates
   out.narrow(0, task.view.value_count, 1).fill_(kBackgroundIndex);
@@ -84,7 +85,8 @@ at::Tensor dead_counts(const RenderTask& task, const at::Tensor& zeros) {
   for (size_t i = 0; i < task.view.sections.size(); ++i) {
     if (!task.statistics || !task.view.taps[i]) continue;
     const auto& staged = task.view.sections[i];
-    auto alive = task.values.narrow(0, staged.value_offset, staged.count).view(task.view.tap_sizes[i]).ne(0);
+    const auto values = task.values.narrow(0, staged.value_offset, staged.count);
+    auto alive = values.ne(0).logical_and_(absent_in(values).logical_not_()).view(task.view.tap_sizes[i]);
     while (alive.dim() > 2) alive = alive.any(alive.dim() - 1);
     dead = dead.clone();
     dead.narrow(0, static_cast<int64_t>(i), 1).copy_(alive.any(0).logical_not().sum().view({1}));
@@ -97,7 +99,8 @@ at::Tensor numbers_of(const RenderTask& task, const Reducer& reduce, const at::T
   const auto padding = task.view.padding.view({-1, kChunk});
   const auto clean = at::where(finite, chunks, at::zeros_like(chunks)).to(at::kDouble);
   const auto zeros = at::zeros_like(min);
-  const auto nans = reduce.sum(chunks.isnan().logical_and_(padding.logical_not()));
+  const auto absent = absent_in(chunks);
+  const auto nans = reduce.sum(chunks.isnan().logical_and_(padding.logical_or(absent).logical_not_()));
   const auto infs = reduce.sum(chunks.abs().eq(kInf));
   at::Tensor before = zeros;
   if (task.previous.defined()) {
@@ -106,11 +109,15 @@ at::Tensor numbers_of(const RenderTask& task, const Reducer& reduce, const at::T
     before = reduce.sum(at::where(good, past, at::zeros_like(past)).to(at::kDouble).square_());
   }
   return at::stack({min, max, reduce.sum(clean), reduce.sum(clean.square()), reduce.sum(chunks.eq(0)), nans, infs,
-                    dead_counts(task, zeros), before},
+                    reduce.sum(absent), dead_counts(task, zeros), before},
                    1);
 }
 
 }  // namespace
+
+void make_absent(const at::Tensor& values) { values.view(at::kInt).fill_(kAbsentBits); }
+
+at::Tensor absent_in(const at::Tensor& values) { return values.view(at::kInt).eq(kAbsentBits); }
 
 int64_t picture_bytes(const ViewPlan& view) { return (view.pixels() * 3 + 7) / 8 * 8; }
 

@@ -1,13 +1,18 @@
 #include "beholder/renderer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
+#include <unordered_map>
 #include <utility>
 
+#include "beholder/presence.h"
 #include "beholder/rendering.h"
 
 namespace beholder {
@@ -38,7 +43,8 @@ Statistics statistics_of(const SectionNumbers& numbers, int64_t count, bool mome
   s.infs = static_cast<int64_t>(numbers.infs);
   s.zeros = static_cast<int64_t>(numbers.zeros);
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  const auto finite = static_cast<double>(count - s.nans - s.infs);
+  s.count = count - static_cast<int64_t>(numbers.absent);
+  const auto finite = static_cast<double>(s.count - s.nans - s.infs);
   const bool some = finite > 0;
   s.min = some ? numbers.min : nan;
   s.max = some ? numbers.max : nan;
@@ -68,6 +74,17 @@ void describe(SectionInfo& info, const RenderTask& task, size_t i, const Section
   if (task.statistics && task.view.taps[i]) {
     info.dead_share = numbers.dead / static_cast<double>(task.view.tap_sizes[i][1]);
   }
+}
+
+/// What of the section's tensor came this time.
+void tell_presence(SectionInfo& info, const Presence& present, const std::optional<int64_t>& absent_since) {
+  info.absent_since = absent_since;
+  if (!present.name.empty()) info.name = present.name;
+  if (present.sizes.empty()) return;
+  info.shape = present.sizes;
+  info.values_total = 1;
+  for (const auto size : info.shape) info.values_total *= size;
+  info.complete = info.statistics.count == info.values_total;
 }
 
 std::string notice_of(const Settings& settings, const HistoryFacts& history, const Layout& layout) {
@@ -137,18 +154,131 @@ at::Tensor ViewRenderer::take_values(const Slot& slot) {
 void ViewRenderer::render(std::shared_ptr<const Plan> plan, size_t view, const Slot& slot, const Capture& capture,
                           const Settings& now, bool statistics) {
   const at::NoGradGuard no_grad;
-  const ViewPlan& next = plan->views[view];
-  if (plan_ && (this->view()->fingerprint != next.fingerprint || clears_history(settings_, next.settings))) {
-    history_.clear();
-  }
-  plan_ = std::move(plan);
-  view_ = view;
-  settings_ = recoloured(next.settings, now);
+  follow(std::move(plan), view);
+  settings_ = recoloured(this->view()->settings, now);
   capture_ = capture;
   statistics_ = statistics;
   frozen_.reset();
-  shown_ = history_.push(take_values(slot), capture.step, mode_of(settings_), settings_.window_size);
+  const at::Tensor values = take_values(slot);
+  const bool whole = take_presence(slot);
+  if (!whole) {
+    fill_absent(values);
+    history_.backfill(values);
+  }
+  shown_ = history_.push(values, capture.step, mode_of(settings_), settings_.window_size);
+  if (!whole) blank_absent(shown_);
   paint();
+}
+
+/// Goes over to another plan: what it shows of the same values keeps its history.
+void ViewRenderer::follow(std::shared_ptr<const Plan> plan, size_t view) {
+  const ViewPlan& next = plan->views[view];
+  const bool anew = !plan_ || clears_history(settings_, next.settings) || plan_->device != plan->device;
+  if (!anew && this->view()->fingerprint == next.fingerprint) {
+    plan_ = std::move(plan);
+    view_ = view;
+    return;
+  }
+  std::vector<Seen> seen(next.sections.size());
+  if (anew) {
+    history_.clear();
+  } else {
+    std::unordered_map<std::string, size_t> before;
+    const ViewPlan& last = *this->view();
+    for (size_t i = 0; i < last.sections.size(); ++i) before.emplace(last.section_fingerprints[i], i);
+    std::vector<History::Moved> moved;
+    for (size_t i = 0; i < next.sections.size(); ++i) {
+      const auto found = before.find(next.section_fingerprints[i]);
+      if (found == before.end()) continue;
+      seen[i] = seen_[found->second];
+      moved.push_back(
+          {last.sections[found->second].value_offset, next.sections[i].value_offset, next.sections[i].count});
+    }
+    // Nothing is the same: a new history, which says that it collects.
+    if (moved.empty()) {
+      history_.clear();
+    } else {
+      history_.remap(next.value_count, moved);
+    }
+  }
+  seen_ = std::move(seen);
+  plan_ = std::move(plan);
+  view_ = view;
+}
+
+/// Notes what came. True where nothing is absent, and nothing comes that was absent before.
+bool ViewRenderer::take_presence(const Slot& slot) {
+  const ViewPlan& view = *this->view();
+  seen_.resize(view.sections.size());
+  bool whole = true;
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    Seen& seen = seen_[i];
+    const Presence& present = slot.present[view.sections[i].candidate];
+    const bool came = present.came, all = came && present.sizes.empty();
+    if (came && seen.present.name != present.name && history_.latest().defined()) {
+      // The past in this place is another tensor's.
+      make_absent(history_.latest().narrow(0, view.sections[i].value_offset, view.sections[i].count));
+      seen.before = false;
+    }
+    whole = whole && all && seen.before && !seen.part_before;
+    if (came) {
+      seen.present = present;
+      seen.absent_since.reset();
+      seen.part_before = !all;
+      seen.before = true;
+    } else {
+      seen.present.came = false;
+      if (!seen.absent_since) seen.absent_since = capture_.step;
+    }
+  }
+  return whole;
+}
+
+/// bool (count): the values of section `i` that a tensor of `sizes` does not have; on the values' device.
+at::Tensor ViewRenderer::absent_mask(size_t i, const std::vector<int64_t>& sizes) const {
+  const StagedSection& staged = view()->sections[i];
+  const TensorSpec& spec = plan_->tensors[staged.candidate];
+  const at::Tensor host = host_buffer(staged.count, plan_->device);
+  auto* mask = static_cast<uint8_t*>(host.data_ptr());
+  std::memset(mask, 0, static_cast<size_t>(staged.count));
+  for_each_absent(view()->layout->sections[staged.section].selection, spec.sizes, sizes,
+                  [&](int64_t first, int64_t count) { std::memset(mask + first, 1, static_cast<size_t>(count)); });
+  return host.view(at::kBool).to(plan_->device, /*non_blocking=*/true);
+}
+
+/// Values that did not come are those that came last, and absent where none did.
+void ViewRenderer::fill_absent(const at::Tensor& values) const {
+  const ViewPlan& view = *this->view();
+  at::Tensor last = history_.latest();
+  if (!last.defined() || last.sizes() != values.sizes() || last.device() != values.device()) {
+    last = at::empty_like(values);
+    make_absent(last);
+  }
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    const Presence& present = seen_[i].present;
+    if (present.came && present.sizes.empty()) continue;
+    const StagedSection& staged = view.sections[i];
+    const at::Tensor target = values.narrow(0, staged.value_offset, staged.count);
+    const at::Tensor before = last.narrow(0, staged.value_offset, staged.count);
+    if (present.came) {
+      target.copy_(at::where(absent_mask(i, present.sizes), before, target));
+    } else {
+      target.copy_(before);
+    }
+  }
+}
+
+/// What the tensor of this picture does not have is background, whatever its past.
+void ViewRenderer::blank_absent(const at::Tensor& shown) const {
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    const Presence& present = seen_[i].present;
+    if (!present.came || present.sizes.empty()) continue;
+    const StagedSection& staged = view()->sections[i];
+    const at::Tensor target = shown.narrow(0, staged.value_offset, staged.count);
+    at::Tensor blank = at::empty_like(target);
+    make_absent(blank);
+    target.copy_(at::where(absent_mask(i, present.sizes), blank, target));
+  }
 }
 
 bool ViewRenderer::render_again(const Settings& settings, bool statistics) {
@@ -167,6 +297,7 @@ std::unique_ptr<ViewRenderer> ViewRenderer::frozen_copy() const {
   copy->settings_ = settings_;
   copy->capture_ = capture_;
   copy->statistics_ = statistics_;
+  copy->seen_ = seen_;
   if (shown_.defined()) copy->shown_ = shown_.clone();
   copy->frozen_ = history_facts();
   if (copy->frozen_->previous.defined()) copy->frozen_->previous = copy->frozen_->previous.clone();
@@ -229,6 +360,7 @@ std::optional<ShownValue> ViewRenderer::value_at(int x, int y) const {
     }
     const auto value = shown_.narrow(0, staged.value_offset + position, 1).to(at::kCPU);
     shown.value = *static_cast<const float*>(value.data_ptr());
+    if (is_absent(shown.value)) return std::nullopt;
     return shown;
   }
   return std::nullopt;
@@ -275,6 +407,7 @@ std::shared_ptr<Picture> ViewRenderer::finish() {
       statistics_, table};
   for (size_t i = 0; i < view.sections.size(); ++i) {
     describe(picture.sections[i], task, i, numbers[i], all_min, all_max);
+    tell_presence(picture.sections[i], seen_[i].present, seen_[i].absent_since);
     if (mode_of(settings_) != Mode::Current) picture.sections[i].dead_share.reset();  // 0 is then "did not change"
   }
   return std::move(picture_);

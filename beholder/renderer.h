@@ -72,7 +72,12 @@ class ViewRenderer {
 
  private:
   HistoryFacts history_facts() const;
+  void follow(std::shared_ptr<const Plan> plan, size_t view);
   at::Tensor take_values(const Slot& slot);
+  bool take_presence(const Slot& slot);
+  at::Tensor absent_mask(size_t section, const std::vector<int64_t>& sizes) const;
+  void fill_absent(const at::Tensor& values) const;
+  void blank_absent(const at::Tensor& shown) const;
   void paint();
   void upload(const ColourTable& table);
 
@@ -83,6 +88,14 @@ class ViewRenderer {
   Capture capture_;
   bool statistics_ = true;
   History history_;
+  /// Of each section of the view.
+  struct Seen {
+    Presence present;
+    bool before = false;                  // it came in a picture before this one, whose values are known
+    bool part_before = false;             // the last that came was not whole
+    std::optional<int64_t> absent_since;  // the step of the first picture without it
+  };
+  std::vector<Seen> seen_;
   std::optional<HistoryFacts> frozen_;  // of a frozen copy, which has no history of its own until its next render()
   at::Tensor shown_;                    // float32 (value_count): what the picture shows
   at::Tensor rendered_;                 // on other devices: render_on_device()'s result, kept until finish()

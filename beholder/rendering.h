@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "beholder/colormaps.h"
@@ -13,11 +14,25 @@
 
 namespace beholder {
 
+/// What stands for a value that the tensor of this picture does not have: a NaN of its own. It is painted as background
+/// and takes no part in any number.
+constexpr int32_t kAbsentBits = 0x7fc0ab5e;
+inline bool is_absent(float value) {
+  int32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits == kAbsentBits;
+}
+/// Makes float32 `values` of any device absent.
+void make_absent(const at::Tensor& values);
+/// bool, of the same shape.
+at::Tensor absent_in(const at::Tensor& values);
+
 /// What one section's shown values amount to. NaN and infinities are counted and left out of the rest.
 struct SectionNumbers {
   double min, max;      ///< +inf, -inf where nothing is finite
   double sum, squares;  ///< of the finite values
   double zeros, nans, infs;
+  double absent;            ///< see kAbsentBits
   double dead;              ///< of a tap: channels that are 0 in all samples shown
   double previous_squares;  ///< mode change: of the values before
 };

@@ -27,7 +27,11 @@ constexpr auto kWalkEvery = std::chrono::seconds(1);
 }  // namespace
 
 void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason) {
-  refusals.insert_or_assign(name, Refusal{std::move(reason), tensor.layout(), tensor.scalar_type(), tensor.device()});
+  constexpr std::chrono::seconds kFirst(2), kLongest(300);
+  const auto before = refusals.find(name);
+  const auto pause = before == refusals.end() ? kFirst : std::min(2 * before->second.pause, kLongest);
+  refusals.insert_or_assign(name, Refusal{std::chrono::steady_clock::now() + pause, pause, std::move(reason),
+                                          tensor.layout(), tensor.scalar_type(), tensor.device()});
 }
 
 const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor) {
@@ -36,7 +40,7 @@ const std::string* find_refusal(const Refusals& refusals, const std::string& nam
   const Refusal& refusal = found->second;
   const bool same =
       tensor.layout() == refusal.layout && tensor.scalar_type() == refusal.dtype && tensor.device() == refusal.device;
-  return same ? &refusal.reason : nullptr;
+  return same && std::chrono::steady_clock::now() < refusal.again ? &refusal.reason : nullptr;
 }
 
 Kind parameter_kind(const torch::nn::Module& owner, const at::Tensor& parameter) {
@@ -94,9 +98,7 @@ bool Tensors::refresh(std::chrono::steady_clock::time_point now) {
   parameters_.clear();
   walk();
   return !std::equal(before.begin(), before.end(), parameters_.begin(), parameters_.end(),
-                     [](const Parameter& a, const Parameter& b) {
-                       return a.name == b.name && a.kind == b.kind && a.tensor == b.tensor;
-                     });
+                     [](const Parameter& a, const Parameter& b) { return a.name == b.name && a.kind == b.kind; });
 }
 
 void Tensors::walk() {
@@ -132,11 +134,13 @@ void Tensors::parameters(bool gradients, std::vector<Candidate>& out) const {
     auto locked = parameter.tensor.lock();
     if (!locked) continue;
     at::Tensor tensor(std::move(locked));
+    const bool expected = !gradients || tensor.requires_grad();
     if (gradients) {
       // grad() warns for tensors that are no leaves; a parameter may be one after an optimizer's trick.
       tensor = tensor.requires_grad() && tensor.is_leaf() ? tensor.grad() : at::Tensor();
     }
-    out.push_back({&parameter.name, &parameter.module, parameter.kind, false, std::move(tensor)});
+    out.push_back({&parameter.name, &parameter.module, parameter.kind, false, std::move(tensor), expected,
+                   /*may_vary=*/false});
   }
 }
 

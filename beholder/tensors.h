@@ -31,13 +31,18 @@ struct Candidate {
   const std::string* module = nullptr;
   Kind kind = Kind::Array;
   bool tap = false;
-  at::Tensor tensor;                     ///< may be undefined (a gradient that does not exist)
+  at::Tensor tensor;  ///< may be undefined (a gradient that does not exist)
+  /// Undefined, it may come again (the gradient of a parameter that requires one): it keeps its place.
+  bool expected = true;
+  bool may_vary = true;                  ///< may have other sizes at each update; a parameter does not
   const std::string* refusal = nullptr;  ///< why it is not to be read, where a gather has failed before
 };
 
 /// Why a tensor that LibTorch could not read is left out, and which layout, dtype and device it then had: another one
-/// of its name may be shown again.
+/// of its name may be shown again, and this one is tried again at growing intervals.
 struct Refusal {
+  std::chrono::steady_clock::time_point again;
+  std::chrono::seconds pause;
   std::string reason;
   c10::Layout layout;
   c10::ScalarType dtype;
@@ -62,7 +67,7 @@ class Tensors {
   bool detach(const torch::nn::Module& module);
 
   /// Forgets destroyed modules and, where enough time has passed or something looks changed, walks the others again:
-  /// modules and parameters may be registered at any time. Returns true where the list has changed.
+  /// modules and parameters may be registered at any time. Returns true where names or kinds have changed.
   bool refresh(std::chrono::steady_clock::time_point now);
 
   /// All parameters (or their gradients, undefined where there is none), each once, in the order of registration.

@@ -137,6 +137,7 @@ void draw_caption(const TextCanvas& canvas, const Section& section, const Sectio
   Line line(canvas, room, size, space);
   line.name(name, !bad.empty() && !bad_fits ? kRed : section.caption_inline ? kVectorName : kBright, name_size);
   line.from_right(bad, kRed);
+  line.from_right(absence(info), kAmber);
   if (!details) return;
   line.from_left(times(info.shape), kQuiet);
   // Room for the widest range, so that it does not come and go as its digits change.
@@ -299,6 +300,10 @@ std::string not_finite(const Statistics& s) {
   if (s.nans > 0) text += grouped(s.nans) + " NaN";
   if (s.infs > 0) text += (text.empty() ? "" : " ") + grouped(s.infs) + " Inf";
   return text;
+}
+
+std::string absence(const SectionInfo& info) {
+  return info.absent_since ? "absent since step " + grouped(*info.absent_since) : "";
 }
 
 int baseline_in(const Rect& r, int size) { return r.y + (r.height + cap_height(size)) / 2; }

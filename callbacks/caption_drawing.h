@@ -47,6 +47,8 @@ std::string times(const std::vector<int64_t>& shape);
 std::string grouped(int64_t n);
 /// "3 NaN 1 Inf"; empty where all is finite.
 std::string not_finite(const Statistics& s);
+/// "absent since step 812", or nothing.
+std::string absence(const SectionInfo& info);
 /// The row on which letters of this size stand in the middle of `r`.
 int baseline_in(const Rect& r, int size);
 

@@ -69,6 +69,7 @@ Json json_of(const SectionInfo& info, const Section* place) {
   json["values_total"] = info.values_total;
   json["complete"] = info.complete;
   json["sampled"] = info.sampled;
+  json["absent_since"] = info.absent_since ? Json(*info.absent_since) : Json();
   json["relative_change"] = number(info.relative_change);
   json["dead_share"] = number(info.dead_share);
   return json;

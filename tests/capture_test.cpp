@@ -76,6 +76,7 @@ std::string wrong_gather(const StagedSection& section, const std::vector<int64_t
   plan.views[0].sections = {section};
   Slot slot;
   slot.targets = {{target.tensor(dtype)}};
+  slot.present.resize(1);
   gather(plan, GatherIndex(plan), slot, 0, source.tensor(dtype));
 
   for (size_t i = 0; i < elements.size(); ++i) {

@@ -205,6 +205,41 @@ void check_same(const Picture& found, const Picture& expected) {
   CHECK(differing_numbers(found, expected) == "");
 }
 
+/// Whether the places of `found` were made for these tensors, and for nothing larger or else.
+bool same_places(const Picture& found, const Picture& expected) {
+  const auto &a = found.layout->sections, &b = expected.layout->sections;
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Section& x, const Section& y) {
+                      return x.picture == y.picture && x.selection.size() == y.selection.size();
+                    }) &&
+         std::none_of(found.sections.begin(), found.sections.end(), [](const auto& s) { return s.absent_since; });
+}
+
+/// Like check_same(); where places were made for larger tensors, or for some that did not come this time, whatever came
+/// has its own numbers. (The pixels of such pictures are compared with the CPU's in a test of their own.)
+void check_what_came(const Picture& found, const Picture& expected) {
+  if (same_places(found, expected)) {
+    check_same(found, expected);
+    return;
+  }
+  int came = 0;
+  for (const SectionInfo& info : found.sections) {
+    if (info.absent_since) continue;
+    const auto right = std::find_if(expected.sections.begin(), expected.sections.end(),
+                                    [&](const SectionInfo& other) { return other.name == info.name; });
+    INFO(info.name);
+    REQUIRE(right != expected.sections.end());
+    CHECK(info.shape == right->shape);
+    CHECK(info.dtype == right->dtype);
+    ++came;
+    if (found.settings.mode != Mode::Current || info.statistics.count != right->statistics.count) continue;
+    CHECK(near(info.statistics.min, right->statistics.min, 0));
+    CHECK(near(info.statistics.max, right->statistics.max, 0));
+    CHECK(info.statistics.zeros == right->statistics.zeros);
+  }
+  CHECK(came >= 1);
+}
+
 /// What all threads but this one did: the render thread's transfers and waits. (Autograd's threads have none.)
 Counts others() { return fake_device::total_counts() - fake_device::counts(); }
 
@@ -344,7 +379,7 @@ class Training {
       }
       INFO("picture of step " << picture->step);
       REQUIRE(snapshots.count(picture->step) == 1);
-      check_same(*picture, *still->render(on(kCpu, snapshots[picture->step]), picture->step));
+      check_what_came(*picture, *still->render(on(kCpu, snapshots[picture->step]), picture->step));
     }
   }
 
@@ -711,7 +746,7 @@ TEST_CASE("two streams in one forward, and forwards that end early") {
   for (const auto& picture : collector->pictures()) {
     if (!picture->message.empty()) continue;
     INFO("picture of step " << picture->step);
-    check_same(*picture, *still.render(on(kCpu, snapshots[picture->step]), picture->step));
+    check_what_came(*picture, *still.render(on(kCpu, snapshots[picture->step]), picture->step));
   }
 }
 
@@ -926,7 +961,7 @@ class Chronicle {
                               << "', solo '" << picture->settings.solo << "'");
       REQUIRE(seen_.count(picture->step) == 1);
       StillRenderer still(options_for(picture->settings));
-      check_same(*picture, *still.render(on(kCpu, seen_[picture->step][picture->settings.values]), picture->step));
+      check_what_came(*picture, *still.render(on(kCpu, seen_[picture->step][picture->settings.values]), picture->step));
       ++compared[picture->settings.values];
     }
     return compared;
@@ -1149,6 +1184,7 @@ TEST_CASE("layers and arrays that change places between two devices while they a
         training.show(3);
         const auto& sections = training.collector->pictures().back()->sections;
         CHECK(sections.front().device == (values == Values::Arrays ? second : first).str());
+        if (sections.back().absent_since) continue;  // it needs a place on the other device first
         CHECK(sections.back().device == (values == Values::Arrays ? first : second).str());
       }
       CHECK(training.shown->state().last_error == "");

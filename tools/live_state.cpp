@@ -120,6 +120,8 @@ SectionInfo info_of(const json& object) {
   info.complete = flag(object, "complete");
   info.sampled = flag(object, "sampled");
   const double change = number_or_nan(object, "relative_change"), dead = number_or_nan(object, "dead_share");
+  const auto absent = object.find("absent_since");
+  if (absent != object.end() && absent->is_number_integer()) info.absent_since = absent->get<int64_t>();
   if (!std::isnan(change)) info.relative_change = change;
   if (!std::isnan(dead)) info.dead_share = dead;
   return info;

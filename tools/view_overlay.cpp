@@ -148,6 +148,10 @@ std::vector<InfoLine> info_lines(const Picture& picture, size_t at) {
   lines.push_back(
       {times(info.shape) + "  " + to_string(info.kind) + "  " + info.dtype + "  " + info.device, Colors::kVectorName});
   if (!section.reading.empty()) lines.push_back({section.reading, Colors::kQuiet});
+  if (info.absent_since) {
+    lines.push_back(
+        {"absent since step " + grouped(*info.absent_since) + ": these are the last values", Colors::kAmber});
+  }
   lines.push_back({"min " + number(s.min) + "   max " + number(s.max), Colors::kVectorName});
   lines.push_back({"mean " + number(s.mean) + "   std " + number(s.std), Colors::kVectorName});
   lines.push_back({"zeros " + grouped(s.zeros) + "   NaN " + grouped(s.nans) + "   Inf " + grouped(s.infs),

@@ -6,7 +6,7 @@
 const kPollMs = 10000;         // a poll waits so long for news
 const kStateMs = 500;          // numbers of sections and counters are read at least this often while pictures come
 const kLongestWaitMs = 5000;   // between two attempts to reconnect
-const kText = { bright: "#ebebf0", vector: "#c8c8ce", quiet: "#96969e", red: "#ff5c5c" };
+const kText = { bright: "#ebebf0", vector: "#c8c8ce", quiet: "#96969e", red: "#ff5c5c", amber: "#f0b450" };
 // What belongs to the view stands under the picture, what is done at once in the header, the rest in the form.
 const kOfView = new Set(["next", "solo_toggle", "pan", "solo", "page", "zoom", "pan_x", "pan_y"]);
 const kInHeader = new Set(["paused", "recording"]);
@@ -72,6 +72,7 @@ const plural = (n, word) => `${grouped(n)} ${word}${n === 1 ? "" : "s"}`;
 const rangeText = (s) => (s.min === null || s.max === null ? "" : `${shortNumber(s.min)} … ${shortNumber(s.max)}`);
 const notFinite = (s) =>
   [s.nans > 0 && `${grouped(s.nans)} NaN`, s.infs > 0 && `${grouped(s.infs)} Inf`].filter(Boolean).join(" ");
+const absence = (s) => (s.absent_since === null ? "" : `absent since step ${grouped(s.absent_since)}`);
 function sizeText(bytes) {
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
     if (bytes >= size) return `${Number((bytes / size).toPrecision(3))} ${unit}`;
@@ -426,6 +427,8 @@ function drawCaption(picture, section, x, middle, width, size) {
   };
   context.fillStyle = kText.red;
   fromRight(bad);
+  context.fillStyle = kText.amber;
+  fromRight(absence(section));
   if (!picture.settings.info) return;
   context.fillStyle = kText.quiet;
   fromLeft(times(section.shape));
@@ -517,6 +520,7 @@ function numbersOf(s) {
     ...part(s.std !== null, () => `std ${shortNumber(s.std)}`),
     ...part(s.zeros > 0, () => plural(s.zeros, "zero")),
     ...part(notFinite(s), () => notFinite(s), "bad"),
+    ...part(absence(s), () => absence(s), "warn"),
     ...part(s.relative_change !== null, () => `update ratio ${percent(s.relative_change)}`),
     ...part(s.dead_share, () => `dead ${percent(s.dead_share)}`, "warn"),
     ...part(!s.complete, () => `${s.sampled ? "sample of" : "shown"} ${grouped(s.count)} of ${grouped(s.values_total)}`),

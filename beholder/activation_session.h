@@ -1,0 +1,100 @@
+// One picture's activations: from the forward hooks and taps of one forward into a slot. Internal; training thread
+// only.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "beholder/capture.h"
+#include "beholder/plan.h"
+
+namespace beholder {
+
+/// What a module computed, or a tap was given.
+struct ActivationOutput {
+  const std::string& name;
+  int64_t call = 0;      ///< how often it was called since arming, from 0
+  bool amended = false;  ///< replaces what came before for this call
+  bool grad_mode = true;
+  bool tap = false;
+  const at::Tensor& tensor;
+  int64_t backwards = 0;                  ///< functions of backward passes that this thread has run since arming
+  const at::Tensor* parameter = nullptr;  ///< one of the module's own; nullptr for a tap
+};
+
+/// Follows the outputs of one forward, from arming to the next update().
+///
+/// A forward ends with its backward pass: of a module that was seen before it, later calls belong to another forward,
+/// and are not shown; a module that comes for the first time is. Until then a module's second call is shown as
+/// "name #2". Outputs without grad are an evaluation's where the same module runs with grad later, and then all up to
+/// its last one are forgotten; else they are shown (a frozen backbone, what runs inside an autograd::Function). Without
+/// a backward pass, calls without grad end where the first module is called again after others.
+///
+/// With a plan, outputs are copied into its slot as they come. What has no place in it, or none as large, is described
+/// for a plan to be made.
+class ActivationSession {
+ public:
+  /// `refusals` outlives this object and learns of tensors that cannot be gathered. Without a plan nothing is copied.
+  ActivationSession(SlotLease lease, const GatherIndex* index, Refusals& refusals);
+
+  /// Throws what LibTorch throws, when an output cannot be gathered; it is left out then. False where the output
+  /// belongs to another forward.
+  bool add(const ActivationOutput& output);
+
+  /// Nothing came at all.
+  bool empty() const { return entries_.empty(); }
+  /// Some of it is in the slot.
+  bool captured() const;
+  /// Everything that the plan knows came: nothing else is waited for.
+  bool complete() const { return plan() && missing_ == 0; }
+  /// Something came that has no place in the plan.
+  bool needs_place() const;
+  /// What came, in order.
+  std::vector<TensorSpec> specs() const;
+  const std::shared_ptr<const Plan>& plan() const { return lease_.plan(); }
+  SlotLease& lease() { return lease_; }
+
+ private:
+  struct Module {
+    int64_t base = 0;   // calls before the forward that counts
+    int64_t calls = 0;  // up to now
+    bool with_grad = false;
+    bool ignored = false;            // its last call
+    int64_t last_without_grad = -1;  // number of its newest entry
+    int64_t backwards = 0;           // when it was called first
+    const void* gradient = nullptr;  // likewise: its parameter's, and its version
+    int64_t gradient_version = 0;
+  };
+  struct Entry {
+    std::string module;
+    int64_t call, number;
+    TensorSpec spec;
+    int64_t candidate = -1;  // of the plan
+    bool captured = false, misfit = false;
+  };
+
+  const std::string& unique(const std::string& name, bool tap);
+  bool belongs_to_another_forward(Module& module, const std::string& name, const ActivationOutput& output);
+  void forget_evaluation(int64_t last);
+  void set_captured(Entry& entry, bool captured);
+
+  SlotLease lease_;
+  const GatherIndex* index_;
+  Refusals& refusals_;
+  std::unordered_map<std::string, Module> modules_;
+  std::vector<Entry> entries_;                        // in the order in which they came
+  std::unordered_map<std::string, size_t> by_label_;  // of entries_
+  std::unordered_map<std::string, size_t> planned_;   // name -> candidate
+  std::unordered_map<std::string, bool> is_tap_;      // of each name, its first owner
+  std::string other_name_, first_without_grad_;
+  bool others_without_grad_ = false, without_grad_ended_ = false;
+  int64_t numbers_ = 0;
+  int64_t missing_ = 0;  // tensors of the plan that can be shown and have not come
+};
+
+}  // namespace beholder

@@ -1,0 +1,181 @@
+#include "beholder/places.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace beholder {
+namespace {
+
+/// The kind by which the candidate would be planned is the plan's.
+bool same_kind(const TensorSpec& spec, const Candidate& candidate) {
+  return !spec.refusal.empty() || !candidate.tensor.defined() ||
+         spec.kind == resolve_kind(candidate.kind, candidate.tensor.sizes().vec());
+}
+
+}  // namespace
+
+void Places::follow(const Plan& plan) {
+  if (plan.settings.values != values_) seen_.clear();
+  values_ = plan.settings.values;
+  compare_names_ = true;
+  by_name_.clear();
+  for (size_t i = 0; i < plan.tensors.size(); ++i) by_name_[plan.tensors[i].name].push_back(i);
+}
+
+void Places::list_changed() {
+  compare_names_ = true;
+  seen_.clear();
+}
+
+bool Places::find(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
+                  const Settings& settings, bool nothing, const std::string& message) {
+  places_.assign(candidates.size(), Place{});
+  misfits_ = true;
+  if (candidates.empty()) {
+    misfits_ = !plan.tensors.empty() || plan.views.front().message != message;
+    return !misfits_;
+  }
+  if (settings.values == Values::Arrays) {
+    find_by_name(plan, index, candidates, settings);
+  } else if (!find_in_order(plan, index, candidates, /*whole=*/nothing || settings.values == Values::Frame)) {
+    return false;
+  }
+  bool some = false;
+  misfits_ = false;
+  for (const Place& place : places_) {
+    misfits_ = misfits_ || needs_place(place.fit) || place.renamed;
+    some = some || (is_gathered(place.fit) && plan.tensors[place.tensor].refusal.empty());
+  }
+  return some || !misfits_;
+}
+
+/// False where the plan was made for another list.
+bool Places::find_in_order(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
+                           bool whole) {
+  if (plan.tensors.size() != candidates.size()) return false;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (compare_names_ && (plan.tensors[i].name != *candidates[i].name || !same_kind(plan.tensors[i], candidates[i]))) {
+      return false;
+    }
+    places_[i] = {i, fit(plan, index, i, candidates[i])};
+    if (whole && places_[i].fit != Fit::Whole) return false;
+  }
+  compare_names_ = false;  // they change only with the list
+  return true;
+}
+
+void Places::find_by_name(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
+                          const Settings& settings) {
+  std::vector<bool> taken(plan.tensors.size(), false);
+  const auto take = [&](size_t candidate, size_t tensor, bool renamed) {
+    if (taken[tensor] || !same_kind(plan.tensors[tensor], candidates[candidate])) return false;
+    const Fit found = fit(plan, index, tensor, candidates[candidate]);
+    if (found == Fit::Misfit || (renamed && found != Fit::Whole)) return false;
+    places_[candidate] = {tensor, found, renamed};
+    taken[tensor] = true;
+    return true;
+  };
+  std::vector<size_t> strangers;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    // Usually they come as they came before.
+    if (i < plan.tensors.size() && plan.tensors[i].name == *candidates[i].name && take(i, i, false)) continue;
+    const auto found = by_name_.find(*candidates[i].name);
+    if (found == by_name_.end()) {
+      strangers.push_back(i);
+      continue;
+    }
+    for (const size_t tensor : found->second) {
+      if (take(i, tensor, false)) break;
+    }
+  }
+  if (!settings.solo.empty()) return;
+  size_t next = 0;
+  for (const size_t i : strangers) {
+    for (; next < plan.tensors.size(); ++next) {
+      const TensorSpec& spec = plan.tensors[next];
+      if (taken[next] || !spec.refusal.empty()) continue;
+      const bool alike =
+          matches_filter(settings.filter, spec.name) == matches_filter(settings.filter, *candidates[i].name);
+      if (alike && take(i, next, true)) break;
+    }
+  }
+}
+
+/// What came once, and not again for a while, was one of many names.
+bool Places::keeps_place(const TensorSpec& absent) const {
+  constexpr int64_t kAWhile = 3;
+  const auto found = seen_.find(absent.name);
+  return found != seen_.end() && (found->second.times > 1 || captures_ - found->second.last < kAWhile);
+}
+
+void Places::forget_names() {
+  constexpr int64_t kLongAgo = 1000;
+  for (auto it = seen_.begin(); it != seen_.end();) {
+    it = captures_ - it->second.last > kLongAgo ? seen_.erase(it) : std::next(it);
+  }
+}
+
+std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candidate>& candidates,
+                                       const Settings& settings, bool nothing) const {
+  std::vector<TensorSpec> specs;
+  specs.reserve(candidates.size());
+  for (const auto& candidate : candidates) specs.push_back(describe(candidate));
+  if (!plan || nothing || plan->settings.values != settings.values) return specs;
+  if (settings.values == Values::Arrays) return merged(plan, std::move(specs));
+  if (settings.values != Values::Gradients || plan->tensors.size() != specs.size()) return specs;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (candidates[i].tensor.defined() || !candidates[i].expected || plan->tensors[i].name != specs[i].name) continue;
+    specs[i] = place_for_both(plan->tensors[i], std::move(specs[i]));
+  }
+  return specs;
+}
+
+std::vector<TensorSpec> Places::merged(const Plan* plan, std::vector<TensorSpec> outputs) const {
+  if (!plan) return outputs;
+  // The n-th of a name is the n-th of that name.
+  std::unordered_map<std::string, size_t> counts;
+  const auto nth_of = [&](const std::string& name) { return name + '\0' + std::to_string(counts[name]++); };
+  std::unordered_map<std::string, size_t> found;  // in `outputs`
+  for (size_t i = 0; i < outputs.size(); ++i) found.emplace(nth_of(outputs[i].name), i);
+  counts.clear();
+
+  constexpr size_t kMostAbsent = 64;
+  const size_t most_absent = kMostAbsent + 2 * outputs.size();
+  std::vector<const TensorSpec*> absent;
+  std::vector<TensorSpec> merged;
+  // Those that stay stand in their old order, ...
+  std::vector<std::pair<const TensorSpec*, int64_t>> old;
+  for (const TensorSpec& spec : plan->tensors) {
+    const auto here = found.find(nth_of(spec.name));
+    if (here != found.end()) {
+      old.emplace_back(&spec, static_cast<int64_t>(here->second));
+    } else if (spec.refusal.empty() && keeps_place(spec) && absent.size() < most_absent) {
+      absent.push_back(&spec);
+      old.emplace_back(&spec, -1);
+    }
+  }
+  std::vector<bool> known(outputs.size(), false);
+  for (const auto& [spec, output] : old) {
+    if (output >= 0) known[static_cast<size_t>(output)] = true;
+  }
+  // ... and new ones behind the one that they came after.
+  const auto add_new_from = [&](size_t first) {
+    for (size_t i = first; i < outputs.size() && !known[i]; ++i) {
+      known[i] = true;
+      merged.push_back(std::move(outputs[i]));
+    }
+  };
+  add_new_from(0);
+  for (const auto& [spec, output] : old) {
+    if (output < 0) {
+      merged.push_back(*spec);
+      continue;
+    }
+    const auto at = static_cast<size_t>(output);
+    merged.push_back(place_for_both(*spec, std::move(outputs[at])));
+    add_new_from(at + 1);
+  }
+  return merged;
+}
+
+}  // namespace beholder

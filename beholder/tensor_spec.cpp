@@ -1,0 +1,136 @@
+#include "beholder/tensor_spec.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Layout.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <sstream>
+#include <utility>
+
+namespace beholder {
+namespace {
+
+/// No more elements than kMostElements. REQUIRES sizes above 0.
+bool fits_geometry(const std::vector<int64_t>& sizes) {
+  int64_t room = kMostElements;
+  for (const int64_t size : sizes) room /= size;
+  return room > 0;
+}
+
+bool is_picture(const std::vector<int64_t>& sizes) { return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3); }
+
+}  // namespace
+
+bool is_plain(const at::Tensor& tensor) {
+  return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg();
+}
+
+std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= sizes[d];
+  }
+  return strides;
+}
+
+int64_t TensorSpec::numel() const {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+}
+
+Fit TensorSpec::fit(const Candidate& candidate) const {
+  const at::Tensor& tensor = candidate.tensor;
+  if (!tensor.defined()) {
+    if (dtype == c10::ScalarType::Undefined) return Fit::Whole;
+    return candidate.expected && refusal.empty() ? Fit::Absent : Fit::Misfit;
+  }
+  if (tensor.scalar_type() != dtype || tensor.device() != device) return Fit::Misfit;
+  if (!refusal.empty() || candidate.refusal) {
+    return describe(candidate).refusal == refusal ? Fit::Whole : Fit::Misfit;
+  }
+  const c10::IntArrayRef found = tensor.sizes();
+  if (found == c10::IntArrayRef(sizes)) {
+    if (!dense) return is_plain(tensor) ? Fit::Misfit : Fit::Whole;
+    if (!is_plain(tensor)) return Fit::Misfit;
+    return tensor.strides() == c10::IntArrayRef(strides) ? Fit::Whole : Fit::Part;
+  }
+  // The user's own picture has no place larger than itself, and a parameter of another size is another parameter.
+  if (!candidate.may_vary || kind == Kind::Frame || !dense || !is_plain(tensor) || found.size() != sizes.size())
+    return Fit::Misfit;
+  if (std::count(found.begin(), found.end(), 0) > 0) return Fit::Absent;
+  for (size_t d = 0; d < found.size(); ++d) {
+    if (found[d] > sizes[d]) return Fit::Larger;
+  }
+  return Fit::Part;
+}
+
+TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer) {
+  if (!older.refusal.empty()) return newer;
+  // Nothing this time: it keeps the place that it has.
+  if (newer.refusal == "undefined" || newer.refusal == "empty") return older;
+  if (!newer.refusal.empty() || older.kind != newer.kind || older.tap != newer.tap || older.dtype != newer.dtype ||
+      older.device != newer.device || !older.dense || !newer.dense || older.kind == Kind::Frame ||
+      older.sizes.size() != newer.sizes.size()) {
+    return newer;
+  }
+  std::vector<int64_t> sizes = newer.sizes;
+  for (size_t d = 0; d < sizes.size(); ++d) sizes[d] = std::max(sizes[d], older.sizes[d]);
+  if (sizes == newer.sizes) return newer;
+  if (!fits_geometry(sizes)) return newer;
+  if (sizes == older.sizes) return older;
+  newer.sizes = std::move(sizes);
+  newer.strides = contiguous_strides(newer.sizes);
+  return newer;
+}
+
+std::string unreadable(const std::exception& error) {
+  const std::string text = error.what();
+  return "cannot be read: " + text.substr(0, std::min<size_t>(text.find('\n'), 200));
+}
+
+TensorSpec describe(const Candidate& candidate) {
+  TensorSpec spec;
+  spec.name = *candidate.name;
+  if (candidate.module) spec.module = *candidate.module;
+  spec.kind = candidate.kind;
+  spec.tap = candidate.tap;
+  const at::Tensor& tensor = candidate.tensor;
+  if (!tensor.defined()) {
+    spec.refusal = "undefined";
+    return spec;
+  }
+  spec.dtype = tensor.scalar_type();
+  spec.device = tensor.device();
+  if (candidate.refusal) {
+    spec.refusal = *candidate.refusal;
+    return spec;
+  }
+  try {
+    spec.sizes = tensor.sizes().vec();
+    if (tensor.is_meta()) {
+      spec.refusal = "a meta tensor, which has no values";
+    } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
+      spec.refusal = "empty";
+    } else if (!fits_geometry(spec.sizes)) {
+      spec.refusal = "more than 2^48 elements";
+    } else if (is_plain(tensor)) {
+      spec.strides = tensor.strides().vec();
+    } else {
+      spec.dense = false;
+    }
+    if (spec.refusal.empty() && spec.kind == Kind::Frame && !is_picture(spec.sizes)) {
+      std::ostringstream found;
+      found << tensor.sizes();
+      spec.refusal = "a frame is (H, W) or (3, H, W); found " + found.str();
+    }
+    if (spec.refusal.empty()) spec.kind = resolve_kind(spec.kind, spec.sizes);
+  } catch (const std::exception&) {  // nested tensors and other exotic ones
+    spec.refusal = "of a layout that has no sizes";
+  }
+  return spec;
+}
+
+}  // namespace beholder

@@ -1,0 +1,569 @@
+// Trainings as people write them: shapes that change at each step, experts chosen at random, frozen parts, networks
+// that run twice, forwards that are rare, loops of much else. Each is shown, nearly each time that a picture is due.
+#include <ATen/record_function.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "beholder/beholder.h"
+#include "catch.h"
+#include "log_lines.h"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace beholder;
+using Clock = std::chrono::steady_clock;
+using torch::Tensor;
+namespace nn = torch::nn;
+
+using Shown = std::shared_ptr<const Picture>;
+
+class Collector : public Callback {
+ public:
+  std::string name() const override { return "collector"; }
+  void show(Shown picture) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    pictures_.push_back(std::move(picture));
+  }
+  std::vector<Shown> pictures() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return pictures_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<Shown> pictures_;  // guarded by mutex_
+};
+
+/// 60 pictures a second wished, and no budget between them and the training.
+Options options_for(Values values, Mode mode = Mode::Current) {
+  Options options;
+  options.canvas_width = 480;
+  options.canvas_height = 320;
+  options.max_overhead = 1;
+  options.max_background = 64;
+  options.settings.values = values;
+  options.settings.mode = mode;
+  options.settings.window_size = 5;
+  options.settings.fps = 60;
+  return options;
+}
+
+struct Watched {
+  std::shared_ptr<Collector> collector = std::make_shared<Collector>();
+  beholder::Beholder beholder;
+
+  explicit Watched(const Options& options) : beholder(std::string(BEHOLDER_BINARY_DIR) + "/tests/trainings", options) {
+    beholder.add(collector);
+  }
+
+  bool wait_until_due() const {
+    for (const auto end = Clock::now() + 20s; Clock::now() < end; std::this_thread::sleep_for(200us)) {
+      if (beholder.due()) return true;
+    }
+    return false;
+  }
+
+  /// Runs `step` (which calls update()) `times` times, each when a picture is due. Returns how many were captured.
+  int64_t shown_of(int times, const std::function<void()>& step) {
+    const int64_t before = beholder.state().captured;
+    for (int i = 0; i < times; ++i) {
+      REQUIRE(wait_until_due());
+      step();
+    }
+    return beholder.state().captured - before;
+  }
+  /// The same for activations, of which an update() arms one forward, and the next captures it.
+  int64_t activations_of(int times, const std::function<void()>& step) {
+    const int64_t before = beholder.state().captured;
+    for (int i = 0; i < times; ++i) {
+      REQUIRE(wait_until_due());
+      step();
+      step();
+    }
+    return beholder.state().captured - before;
+  }
+  void settle() const {
+    for (const auto end = Clock::now() + 20s; Clock::now() < end; std::this_thread::sleep_for(1ms)) {
+      const State state = beholder.state();
+      if (state.captured == state.rendered && collector->pictures().size() == static_cast<size_t>(state.rendered))
+        return;
+    }
+    FAIL("pictures are still under way");
+  }
+  std::set<std::string> names_shown() const {
+    settle();
+    std::set<std::string> names;
+    for (const auto& picture : collector->pictures()) {
+      for (const auto& info : picture->sections) {
+        if (!info.absent_since) names.insert(info.name);
+      }
+    }
+    return names;
+  }
+};
+
+constexpr int kTimes = 40, kNearlyAll = 36;  // nine of ten
+
+int64_t random_number(int64_t least, int64_t most) { return torch::randint(least, most + 1, {1}).item<int64_t>(); }
+
+struct TaggerImpl : nn::Module {
+  nn::Embedding words{20, 8};
+  nn::LSTM lstm{nn::LSTMOptions(8, 12).batch_first(true)};
+  nn::Linear tags{12, 4};
+  TaggerImpl() {
+    register_module("words", words);
+    register_module("lstm", lstm);
+    register_module("tags", tags);
+  }
+  Tensor forward(const Tensor& sentences, const Tensor& lengths) {
+    const auto packed = nn::utils::rnn::pack_padded_sequence(words(sentences), lengths, /*batch_first=*/true);
+    return tags(std::get<0>(lstm->forward_with_packed_input(packed)).data());
+  }
+};
+TORCH_MODULE(Tagger);
+
+struct ExpertsImpl : nn::Module {
+  std::vector<nn::Linear> experts;
+  nn::Linear head{6, 2};
+  ExpertsImpl() {
+    for (int i = 0; i < 4; ++i) experts.push_back(register_module("expert" + std::to_string(i), nn::Linear(5, 6)));
+    register_module("head", head);
+  }
+  Tensor forward(const Tensor& x, int64_t expert) { return head(experts[expert](x).relu()); }
+};
+TORCH_MODULE(Experts);
+
+void forget_gradients(nn::Module& module) {
+  for (auto& parameter : module.parameters()) parameter.mutable_grad().reset();
+}
+
+}  // namespace
+
+// ---- shapes that change at each step
+
+TEST_CASE("sequences of other lengths at each step are shown, packed ones too") {
+  const auto values = GENERATE(Values::Gradients, Values::Activations);
+  Watched watched(options_for(values));
+  Tagger net;
+  watched.beholder.attach(net);
+  torch::optim::Adam optimizer(net->parameters(), 1e-3);
+  int64_t tokens = 0;
+  const auto step = [&] {
+    const int64_t batch = random_number(2, 6), longest = random_number(3, 12);
+    Tensor lengths = std::get<0>(torch::randint(1, longest + 1, {batch}, torch::kLong).sort(0, /*descending=*/true));
+    lengths[0] = longest;
+    tokens = lengths.sum().item<int64_t>();
+    optimizer.zero_grad();
+    net->forward(torch::randint(20, {batch, longest}), lengths).pow(2).mean().backward();
+    optimizer.step();
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 10; ++i) step();
+  if (values == Values::Gradients) {
+    CHECK(watched.shown_of(kTimes, step) >= kNearlyAll);
+    return;
+  }
+  CHECK(watched.activations_of(kTimes, step) >= kNearlyAll);
+  CHECK(watched.names_shown() == std::set<std::string>{"words", "lstm", "tags"});
+  for (const auto& picture : watched.collector->pictures()) {
+    for (const auto& info : picture->sections) {
+      if (info.name != "tags" || info.absent_since) continue;
+      CHECK(info.shape.at(1) == 4);
+      CHECK(info.statistics.count <= info.values_total);  // no value of another step, none of nowhere
+      CHECK(info.values_total == info.shape.at(0) * 4);
+    }
+  }
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("batches of random lengths are shown, each with the values and the shape of its own step") {
+  const auto layout = GENERATE(LayoutKind::Fit, LayoutKind::Classic);
+  Options options = options_for(Values::Activations);
+  options.settings.layout = layout;
+  options.settings.show_all = GENERATE(false, true);
+  Watched watched(options);
+  nn::Sequential net(nn::Conv1d(2, 3, 3), nn::ReLU(), nn::Conv1d(3, 4, 3));
+  watched.beholder.attach(net);
+  std::vector<Tensor> outputs;  // of each step
+  const auto step = [&] {
+    const Tensor out = net->forward(torch::randn({random_number(1, 9), 2, random_number(10, 59)}));
+    outputs.push_back(out.detach());
+    out.pow(2).mean().backward();
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 30; ++i) step();
+  CHECK(watched.activations_of(kTimes, step) >= kNearlyAll);
+  watched.settle();
+  int whole = 0;
+  for (const auto& picture : watched.collector->pictures()) {
+    for (const auto& info : picture->sections) {
+      if (info.name != "2" || info.absent_since) continue;
+      const Tensor& right = outputs.at(picture->step);
+      CHECK(info.shape == right.sizes().vec());
+      if (info.statistics.count != right.numel()) continue;
+      ++whole;
+      CHECK(info.statistics.min == right.min().item<float>());
+      CHECK(info.statistics.max == right.max().item<float>());
+    }
+  }
+  CHECK(whole >= 10);
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("arrays of other lengths, and under names that are new each time, are shown") {
+  Watched watched(options_for(Values::Arrays));
+  int64_t n = 0;
+  std::vector<Arrays> given;
+  SECTION("lengths") {
+    const auto step = [&] {
+      given.push_back({{"a", torch::randn({random_number(1, 40)})}, {"b", torch::randn({random_number(1, 9), 7})}});
+      watched.beholder.update(given.back());
+    };
+    for (int i = 0; i < 10; ++i) step();
+    CHECK(watched.shown_of(kTimes, step) >= kNearlyAll);
+  }
+  SECTION("names") {
+    const auto step = [&] {
+      given.push_back({{"step " + std::to_string(n++), torch::randn({6, 7})}, {"same", torch::randn({5})}});
+      watched.beholder.update(given.back());
+    };
+    for (int i = 0; i < 10; ++i) step();
+    CHECK(watched.shown_of(kTimes, step) >= kNearlyAll);
+    CHECK(watched.beholder.state().captured <= n);
+  }
+  watched.settle();
+  for (const auto& picture : watched.collector->pictures()) {
+    const Arrays& arrays = given.at(picture->step);
+    CHECK(picture->sections.size() <= 10);
+    size_t came = 0;
+    for (const auto& info : picture->sections) {
+      if (info.absent_since) continue;
+      const auto found = std::find_if(arrays.begin(), arrays.end(), [&](const auto& a) { return a.name == info.name; });
+      REQUIRE(found != arrays.end());
+      CHECK(info.complete == (info.statistics.count == found->tensor.numel()));  // or its place was too small this time
+      if (info.complete) CHECK(info.statistics.max == found->tensor.max().item<float>());
+      ++came;
+    }
+    CHECK(came >= 1);
+  }
+}
+
+TEST_CASE("experts chosen at random keep their places, and say since when they did not come") {
+  const auto values = GENERATE(Values::Gradients, Values::Activations);
+  Watched watched(options_for(values));
+  Experts net;
+  watched.beholder.attach(net);
+  std::vector<int64_t> chosen;  // of each step
+  const auto step = [&] {
+    chosen.push_back(random_number(0, 3));
+    forget_gradients(*net);
+    net->forward(torch::randn({random_number(2, 5), 5}), chosen.back()).pow(2).mean().backward();
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 60; ++i) step();
+  if (values == Values::Gradients) {
+    CHECK(watched.shown_of(kTimes, step) >= kNearlyAll);
+  } else {
+    CHECK(watched.activations_of(kTimes, step) >= kNearlyAll);
+  }
+  watched.settle();
+  const std::string suffix = values == Values::Gradients ? ".weight" : "";
+  const auto pictures = watched.collector->pictures();
+  size_t with_all = 0;
+  for (const auto& picture : pictures) {
+    size_t experts = 0;
+    for (const auto& info : picture->sections) {
+      for (int64_t i = 0; i < 4; ++i) {
+        if (info.name != "expert" + std::to_string(i) + suffix) continue;
+        ++experts;
+        INFO(info.name << " in step " << picture->step);
+        CHECK((chosen.at(picture->step) == i) == !info.absent_since);
+        if (info.absent_since) CHECK(*info.absent_since <= picture->step);
+      }
+    }
+    with_all += experts == 4 ? 1 : 0;
+  }
+  CHECK(with_all * 2 > pictures.size());
+}
+
+TEST_CASE("variance and change go on for what stays the same while other shapes change") {
+  const auto mode = GENERATE(Mode::Variance, Mode::Change);
+  Watched watched(options_for(Values::Arrays, mode));
+  int64_t n = 0;
+  const auto step = [&] {
+    ++n;
+    watched.beholder.update({{"same", torch::full({4, 5}, static_cast<double>(n)).add_(torch::arange(5))},
+                             {"grows", torch::randn({n / 3 + 1, 3})}});
+  };
+  for (int i = 0; i < 40; ++i) {
+    REQUIRE(watched.wait_until_due());
+    step();
+  }
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  REQUIRE(pictures.size() > 20);
+  int64_t before = -1;
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    const Picture& picture = *pictures[i];
+    const auto& same = picture.sections.at(0);
+    REQUIRE(same.name == "same");
+    if (i >= 10 && mode == Mode::Change) {
+      CHECK(same.statistics.min == static_cast<double>(picture.step - before));
+      CHECK(same.statistics.max == static_cast<double>(picture.step - before));
+    }
+    if (i >= 10 && mode == Mode::Variance) {
+      CHECK(picture.history_size == 5);
+      CHECK(same.statistics.min > 0.5);
+      CHECK(same.statistics.nans == 0);
+    }
+    CHECK(picture.sections.at(1).statistics.nans == 0);
+    before = picture.step;
+  }
+}
+
+// ---- activations that were missing
+
+namespace {
+
+struct PartsImpl : nn::Module {
+  nn::Linear encoder{4, 6}, cell{6, 6}, head{6, 2};
+  PartsImpl() {
+    register_module("encoder", encoder);
+    register_module("cell", cell);
+    register_module("head", head);
+  }
+};
+TORCH_MODULE(Parts);
+
+struct Doubled : torch::autograd::Function<Doubled> {
+  static Tensor forward(torch::autograd::AutogradContext*, const Tensor& x, nn::LinearImpl* inside) {
+    return inside->forward(x) * 2;
+  }
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext*, torch::autograd::tensor_list grads) {
+    return {grads[0].matmul(torch::ones({6, 6})), Tensor()};
+  }
+};
+
+using Names = std::set<std::string>;
+
+}  // namespace
+
+TEST_CASE("activations: what runs without grad before what runs with it is shown") {
+  Watched watched(options_for(Values::Activations));
+  Parts net;
+  watched.beholder.attach(net);
+  std::function<Tensor(const Tensor&)> forward;
+  Names expected;
+  SECTION("a frozen backbone under NoGradGuard") {
+    forward = [&](const Tensor& x) {
+      Tensor features;
+      {
+        const torch::NoGradGuard no_grad;
+        features = net->cell(net->encoder(x));
+      }
+      return net->head(features);
+    };
+    expected = {"encoder", "cell", "head"};
+  }
+  SECTION("the same, after an evaluation") {
+    forward = [&](const Tensor& x) {
+      Tensor features;
+      {
+        const torch::NoGradGuard no_grad;
+        net->head(net->cell(net->encoder(torch::zeros({9, 4}))));
+        features = net->cell(net->encoder(x));
+      }
+      return net->head(features);
+    };
+    expected = {"head"};  // and of the evaluation nothing
+  }
+  SECTION("a layer inside an autograd::Function") {
+    forward = [&](const Tensor& x) { return net->head(Doubled::apply(net->encoder(x), net->cell.get())); };
+    expected = {"encoder", "cell", "head"};
+  }
+  SECTION("an encoder that runs twice, and then a head") {
+    forward = [&](const Tensor& x) { return net->head(net->encoder(x) * net->encoder(x.flip(0))); };
+    expected = {"encoder", "encoder #2", "head"};
+  }
+  SECTION("a recurrent loop, and then a head") {
+    forward = [&](const Tensor& x) {
+      Tensor h = net->encoder(x);
+      for (int i = 0; i < 3; ++i) h = net->cell(h).tanh();
+      return net->head(h);
+    };
+    expected = {"encoder", "cell", "cell #2", "cell #3", "head"};
+  }
+  std::vector<Tensor> outputs;
+  const auto step = [&] {
+    net->zero_grad();
+    const Tensor out = forward(torch::randn({3, 4}));
+    outputs.push_back(out.detach());
+    out.pow(2).mean().backward();
+    watched.beholder.update();
+  };
+  CHECK(watched.activations_of(20, step) >= 18);
+  CHECK(watched.names_shown() == expected);
+  for (const auto& picture : watched.collector->pictures()) {
+    for (const auto& info : picture->sections) {
+      if (info.name == "head") CHECK(info.statistics.max == outputs.at(picture->step).max().item<float>());
+    }
+  }
+}
+
+TEST_CASE("activations: a generator between two forwards of a discriminator is shown, and they once") {
+  Watched watched(options_for(Values::Activations));
+  nn::Sequential discriminator(nn::Linear(4, 5), nn::LeakyReLU(), nn::Linear(5, 1));
+  nn::Sequential generator(nn::Linear(3, 5), nn::ReLU(), nn::Linear(5, 4));
+  watched.beholder.attach(discriminator, "d");
+  watched.beholder.attach(generator, "g");
+  std::vector<Tensor> real;
+  const auto step = [&] {
+    discriminator->zero_grad();
+    const Tensor out = discriminator->forward(torch::randn({6, 4}));
+    real.push_back(out.detach());
+    out.mean().backward();
+    const Tensor fake = generator->forward(torch::randn({6, 3}));
+    discriminator->forward(fake.detach()).mean().backward();
+    generator->zero_grad();
+    discriminator->forward(fake).mean().neg().backward();
+    watched.beholder.update();
+  };
+  CHECK(watched.activations_of(20, step) >= 18);
+  CHECK(watched.names_shown() == Names{"d.0", "d.2", "g.0", "g.2"});
+  for (const auto& picture : watched.collector->pictures()) {
+    for (const auto& info : picture->sections) {
+      if (info.name == "d.2") CHECK(info.statistics.max == real.at(picture->step).max().item<float>());
+    }
+  }
+}
+
+TEST_CASE("activations: a forward that is rarer than update() is waited for, and no picture says that there is none") {
+  Watched watched(options_for(Values::Activations));
+  Parts net;
+  watched.beholder.attach(net);
+  for (int i = 0; i < 400; ++i) {
+    if (i % 10 == 0) net->head(net->encoder(torch::randn({3, 4}))).sum().backward();
+    watched.beholder.update();
+    std::this_thread::sleep_for(500us);
+  }
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  CHECK(pictures.size() >= 5);
+  for (const auto& picture : pictures) CHECK(picture->message == "");
+}
+
+TEST_CASE("activations: hooks are gone once all has come, and watching for nothing has an end") {
+  Watched watched(options_for(Values::Activations));
+  Parts net;
+  watched.beholder.attach(net);
+  const Tensor x = torch::ones({2});
+  const auto small_operators = [&](int count) {
+    for (int i = 0; i < count; ++i) x.add(1);
+  };
+  const torch::NoGradGuard no_grad;
+  const auto forward = [&] { net->head(net->cell(net->encoder(torch::randn({3, 4})))); };
+  for (int i = 0; i < 40; ++i) {  // it is known what comes
+    forward();
+    small_operators(30);
+    watched.beholder.update();
+    std::this_thread::sleep_for(1ms);
+  }
+  int armed = 0, seen = 0;
+  for (int i = 0; i < 20; ++i) {
+    REQUIRE(watched.wait_until_due());
+    watched.beholder.update();
+    armed += at::hasThreadLocalCallbacks() ? 1 : 0;
+    forward();
+    small_operators(30);
+    seen += at::hasThreadLocalCallbacks() ? 1 : 0;
+    watched.beholder.update();
+  }
+  CHECK(armed >= 15);
+  CHECK(seen <= 5);  // (now and then one looks around to the end)
+  // Nothing comes: after some hundredths of a second of watching it is given up.
+  REQUIRE(watched.wait_until_due());
+  watched.beholder.update();
+  REQUIRE(at::hasThreadLocalCallbacks());
+  for (int i = 0; i < 5'000'000 && at::hasThreadLocalCallbacks(); i += 1000) small_operators(1000);
+  CHECK_FALSE(at::hasThreadLocalCallbacks());
+  for (int i = 0; i < 60; ++i) {  // and it is found again
+    forward();
+    watched.beholder.update();
+    std::this_thread::sleep_for(2ms);
+  }
+  watched.settle();
+  CHECK(watched.collector->pictures().back()->step >= watched.beholder.state().step - 40);
+}
+
+// ---- few updates
+
+TEST_CASE("the first update() shows parameters, a single one too; the second shows activations") {
+  LogLines log;
+  Parts net;
+  SECTION("parameters") {
+    Watched watched(options_for(Values::Parameters));
+    watched.beholder.attach(net);
+    watched.beholder.update();
+    CHECK(watched.beholder.state().captured == 1);
+  }
+  SECTION("arrays") {
+    Watched watched(options_for(Values::Arrays));
+    watched.beholder.update({{"a", torch::ones({3})}});
+    CHECK(watched.beholder.state().captured == 1);
+  }
+  SECTION("activations") {
+    Watched watched(options_for(Values::Activations));
+    watched.beholder.attach(net);
+    for (int i = 0; i < 2; ++i) {
+      net->head(net->cell(net->encoder(torch::randn({3, 4}))));
+      watched.beholder.update();
+    }
+    CHECK(watched.beholder.state().captured == 1);
+    watched.settle();
+    CHECK(watched.names_shown() == Names{"encoder", "cell", "head"});
+  }
+  CHECK(log.all().empty());
+}
+
+TEST_CASE("a run in which nothing was shown says so at its end") {
+  LogLines log;
+  {
+    Watched watched(options_for(Values::Activations));
+    Parts net;
+    watched.beholder.attach(net);
+    watched.beholder.update();
+  }
+  CHECK(log.count("nothing was shown in 1 update()") == 1);
+  CHECK(log.count("run forward between two calls of update()") == 1);
+}
+
+TEST_CASE("update(Now) shows its step, whatever FPS and budgets say") {
+  Options options = options_for(GENERATE(Values::Parameters, Values::Arrays));
+  options.settings.fps = 0;
+  options.max_overhead = 1e-6;
+  options.max_background = 1e-6;
+  Watched watched(options);
+  Parts net;
+  watched.beholder.attach(net);
+  for (int i = 0; i < 10; ++i) {
+    watched.beholder.update({{"a", torch::randn({3})}});
+    watched.beholder.update(beholder::Now, {{"a", torch::randn({3})}});
+  }
+  CHECK(watched.beholder.state().captured == 10);
+  watched.settle();
+  int64_t step = 1;
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(picture->step == step);
+    step += 2;
+  }
+}
