@@ -543,7 +543,7 @@ TEST_CASE("the history starts anew when what is shown is something else, and onl
   CHECK(size_after({{"y", x.t()}}) == 1);
   CHECK(size_after({{"y", x.t()}}) == 2);
   CHECK(size_after({{"y", x.t().contiguous()}}) == 3);  // only memory differs
-  CHECK(size_after({{"y", x.t()}, {"z", x}}) == 4);  // y goes on
+  CHECK(size_after({{"y", x.t()}, {"z", x}}) == 4);     // y goes on
   CHECK(size_after({{"y", x.t()}, {"z", x}}) == 4);
   for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{
            {"filter", "*"}, {"show_all", "on"}, {"layout", "fit"}, {"values", "arrays"}}) {
