@@ -600,8 +600,7 @@ void Beholder::Impl::wait_for_activations(Clock::time_point now) {
 
 void Beholder::Impl::submit(SlotLease lease, Clock::time_point now) {
   finish(*lease);
-  pipeline.submit(lease.plan(), &*lease, {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
-  lease.hand_on();
+  pipeline.submit(std::move(lease), {step.load(std::memory_order_relaxed), std::chrono::system_clock::now()});
   captures.fetch_add(1, std::memory_order_relaxed);
   captured = current;
   schedule.captured(wish_of(current), now);

@@ -14,7 +14,7 @@ namespace beholder {
 /// A free slot of the plan that no device still works on, marked Filling; nullptr where there is none.
 Slot* acquire_slot(const Plan& plan);
 
-/// A slot that is being filled: given back when this ends, unless it was handed on.
+/// A slot that is being filled or drawn from: given back when this ends.
 class SlotLease {
  public:
   SlotLease() = default;
@@ -25,12 +25,11 @@ class SlotLease {
   ~SlotLease() { give_back(); }
 
   explicit operator bool() const { return slot_ != nullptr; }
+  Slot* operator->() const { return slot_; }
   Slot& operator*() const { return *slot_; }
   const std::shared_ptr<const Plan>& plan() const { return plan_; }
   /// Unused; what was begun on devices is still waited for.
   void give_back() noexcept;
-  /// It belongs to somebody else from now on.
-  Slot* hand_on() { return std::exchange(slot_, nullptr); }
 
  private:
   std::shared_ptr<const Plan> plan_;

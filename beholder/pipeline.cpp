@@ -20,27 +20,31 @@ bool looks_differ(const Settings& a, const Settings& b) {
   return a.scaling != b.scaling || a.colormap != b.colormap || a.info != b.info;
 }
 
+/// What is enqueued on the current streams from now on comes after the slot was filled.
+void wait_for_filling(Slot& slot, const std::vector<c10::Device>& devices) {
+  for (auto& event : slot.filled) {
+    for (const auto& device : devices) event.block_current_stream(device);
+  }
+}
+
 /// A filled slot on the render thread: given back when this ends, however it ends. The training thread may fill it as
 /// soon as what was enqueued until then on the current streams is done.
 class Draining {
  public:
-  Draining(Slot& slot, const std::vector<c10::Device>& devices) : slot_(slot) {
-    for (auto& event : slot_.filled) {
-      for (const auto& device : devices) event.block_current_stream(device);
-    }
-  }
+  explicit Draining(SlotLease slot) : slot_(std::move(slot)) { wait_for_filling(*slot_, slot_.plan()->devices); }
   ~Draining() {
     try {
-      for (auto& event : slot_.drained) event.record();
+      for (auto& event : slot_->drained) event.record();
     } catch (...) {  // a lost device: rendering has reported it
     }
-    abandon(slot_);
   }
   Draining(const Draining&) = delete;
   Draining& operator=(const Draining&) = delete;
 
+  Slot& slot() const { return *slot_; }
+
  private:
-  Slot& slot_;
+  SlotLease slot_;
 };
 
 }  // namespace
@@ -108,10 +112,10 @@ void Pipeline::wait_for_plan(Clock::time_point until) {
                     [&]() BEHOLDER_REQUIRES(mutex_) { return !planning_ || stop_; });
 }
 
-void Pipeline::submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture) {
+void Pipeline::submit(SlotLease slot, const Capture& capture) {
   {
     MutexLock lock(mutex_);
-    queue_.push_back({std::move(plan), slot, capture});
+    queue_.push_back({std::move(slot), capture});
   }
   changed_.notify_all();
 }
@@ -156,7 +160,6 @@ void Pipeline::run() {
     }
     if (item) {
       errors_.guarded("rendering", [&] { render(*item); });
-      if (item->slot) abandon(*item->slot);  // after an exception
       plan_unused_ = false;
       item.reset();
       account_cpu(started);
@@ -181,7 +184,7 @@ void Pipeline::free_device_memory() {
   }
   for (auto& plan : std::exchange(retired_, {})) {
     SideStreams side(plan->devices);
-    for (auto& slot : plan->slots) Draining wait(*slot, plan->devices);
+    for (auto& slot : plan->slots) wait_for_filling(*slot, plan->devices);
     side.synchronize();
   }
 }
@@ -247,7 +250,8 @@ void Pipeline::follow_settings() {
 }
 
 void Pipeline::render(Item& item) {
-  const Plan& plan = *item.plan;
+  const std::shared_ptr<const Plan> shared = item.slot.plan();
+  const Plan& plan = *shared;
   const auto [now, revision] = settings_->snapshot();
   const bool statistics = dispatcher_.needs().statistics;
   struct Begun {
@@ -257,19 +261,19 @@ void Pipeline::render(Item& item) {
   std::vector<Begun> begun;
   {
     SideStreams side(plan.devices);
-    Slot& slot = *std::exchange(item.slot, nullptr);
-    std::optional<Draining> draining(std::in_place, slot, plan.devices);
+    std::optional<Draining> draining(std::in_place, std::move(item.slot));
+    const Slot& slot = draining->slot();
     for (size_t v = 0; v < plan.views.size(); ++v) {
       const ViewPlan& view = plan.views[v];
       // While paused the live view holds its picture, unless the viewer has asked for other values since.
       const bool held = now.paused && live_ && !needs_capture(live_->settings(), view.settings);
       if (view.film) {
-        main_->render(item.plan, v, slot, item.capture, now, statistics);
+        main_->render(shared, v, slot, item.capture, now, statistics);
         begun.push_back({main_.get(), view.live && !held, true, view.live && now.paused && !held});
         if (view.live && !now.paused) live_.reset();
       } else if (!held) {
         if (!live_) live_ = std::make_unique<ViewRenderer>(pool_);
-        live_->render(item.plan, v, slot, item.capture, now, statistics);
+        live_->render(shared, v, slot, item.capture, now, statistics);
         begun.push_back({live_.get(), true, false, false});
       }
     }

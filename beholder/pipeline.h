@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "beholder/background_budget.h"
+#include "beholder/capture.h"
 #include "beholder/dispatcher.h"
 #include "beholder/error_log.h"
 #include "beholder/moving_rate.h"
@@ -53,8 +54,8 @@ class Pipeline {
   bool planning() const;
   /// Returns when planning() is over, at `until` at the latest.
   void wait_for_plan(Clock::time_point until);
-  /// Hands over a filled slot of `plan`.
-  void submit(std::shared_ptr<const Plan> plan, Slot* slot, const Capture& capture);
+  /// Hands over a filled slot.
+  void submit(SlotLease slot, const Capture& capture);
   /// The budget of our own threads allows no picture before this.
   Clock::time_point not_before() const { return running() ? budget_->paid_until() : Clock::time_point::max(); }
 
@@ -71,8 +72,7 @@ class Pipeline {
 
  private:
   struct Item {
-    std::shared_ptr<const Plan> plan;
-    Slot* slot;  // nullptr once it was given back
+    SlotLease slot;
     Capture capture;
   };
 

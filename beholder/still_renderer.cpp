@@ -1,6 +1,9 @@
 #include "beholder/still_renderer.h"
 
+#include <chrono>
 #include <deque>
+#include <exception>
+#include <thread>
 #include <utility>
 
 #include "beholder/capture.h"
@@ -8,6 +11,11 @@
 #include "beholder/renderer.h"
 
 namespace beholder {
+namespace {
+
+constexpr std::chrono::microseconds kLook(50);
+
+}  // namespace
 
 struct StillRenderer::State {
   Options options;
@@ -61,26 +69,26 @@ std::shared_ptr<const Picture> StillRenderer::render(const std::vector<NamedTens
     candidates.push_back({&named.name, &named.module, named.kind, false, named.tensor});
   }
   std::deque<std::string> refusals;
-  Slot* slot = nullptr;
-  while (!slot) {  // again without a tensor that LibTorch cannot read
+  SlotLease slot;
+  for (;;) {  // again without a tensor that LibTorch cannot read
     state_->make_plan_for(candidates);
-    slot = acquire_slot(*state_->plan);
+    while (!(slot = SlotLease(state_->plan))) std::this_thread::sleep_for(kLook);  // a device still works on it
     size_t i = 0;
     try {
       for (; i < candidates.size(); ++i) {
         if (state_->plan->tensors[i].refusal.empty())
           gather(*state_->plan, *state_->index, *slot, i, candidates[i].tensor);
       }
-    } catch (const c10::Error& e) {
+      break;
+    } catch (const std::exception& e) {
       record_filled(*slot);
-      abandon(*std::exchange(slot, nullptr));
+      slot.give_back();
       refusals.push_back(unreadable(e));
       candidates[i].refusal = &refusals.back();
     }
   }
   const auto& plan = state_->plan;
   record_filled(*slot);
-  finish(*slot);
   {
     SideStreams side(plan->devices);
     for (auto& event : slot->filled) {
@@ -92,7 +100,7 @@ std::shared_ptr<const Picture> StillRenderer::render(const std::vector<NamedTens
                             /*statistics=*/true);
     side.synchronize();
   }
-  abandon(*slot);
+  slot.give_back();
   auto picture = state_->renderer.finish();
   picture->sequence = ++state_->sequence;
   return picture;

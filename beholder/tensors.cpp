@@ -24,6 +24,19 @@ bool is_any(const torch::nn::Module& module) {
 /// Walking 60 modules takes some 50 microseconds: once a second costs nothing.
 constexpr auto kWalkEvery = std::chrono::seconds(1);
 
+std::string joined(const std::string& module, const std::string& name) {
+  return module.empty() || name.empty() ? module + name : module + '.' + name;
+}
+
+/// The first of name_2, name_3, ... (module2, ... where there is no name) that is not taken.
+template <typename Taken>
+std::string numbered(const std::string& name, const Taken& taken) {
+  const std::string stem = name.empty() ? "module" : name + "_";
+  int number = 2;
+  while (taken(stem + std::to_string(number))) ++number;
+  return stem + std::to_string(number);
+}
+
 }  // namespace
 
 void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason) {
@@ -67,15 +80,13 @@ void Tensors::attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module>
                        [&](const Root& root) { return !root.expired() && root.name == wished; });
   };
   if (taken(name)) {
-    const std::string stem = name.empty() ? "module" : name + "_";
-    int number = 2;
-    while (taken(stem + std::to_string(number))) ++number;
+    const std::string unique = numbered(name, taken);
     log_warning((name.empty() ? std::string("a second module is attached without a name")
                               : "a second module is attached as '" + name + "'") +
-                "; it is called " + stem + std::to_string(number) + ": give each one a name, attach(model, \"name\")");
-    name = stem + std::to_string(number);
+                "; it is called " + unique + ": give each one a name, attach(model, \"name\")");
+    name = unique;
   }
-  roots_.push_back({&module, std::move(owner), owned, std::move(name)});
+  roots_.push_back({&module, std::move(owner), owned, name, name});
   walk();
 }
 
@@ -105,27 +116,50 @@ void Tensors::walk() {
   parameters_.clear();
   roots_.erase(std::remove_if(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }),
                roots_.end());
-  std::unordered_set<const c10::TensorImpl*> seen;  // a parameter under two names is shown under the first
-  std::unordered_set<const torch::nn::Module*> path;
-  const std::function<void(const torch::nn::Module&, const std::string&)> visit = [&](const torch::nn::Module& module,
-                                                                                      const std::string& name) {
-    if (!path.insert(&module).second) return;  // a module reached twice
-    for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-      const at::Tensor& tensor = item.value();
-      if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
-      parameters_.push_back(
-          {name.empty() ? item.key() : name + "." + item.key(), name, parameter_kind(module, tensor),
-           c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr())});
-    }
-    // Not named_modules(): it throws for a module on the stack.
-    for (const auto& child : module.named_children()) {
-      if (child.value()) visit(*child.value(), name.empty() ? child.key() : name + "." + child.key());
-    }
-  };
-  for (const auto& root : roots_) {
+  std::unordered_set<const c10::TensorImpl*> seen;            // a parameter under two names is shown under the first
+  std::unordered_set<const torch::nn::Module*> seen_modules;  // likewise
+  std::unordered_set<std::string> names;                      // of the modules of the roots before
+  for (auto& root : roots_) {
     const auto keep = root.owner.lock();
     if (root.owned && !keep) continue;
-    visit(*root.module, root.name);
+    std::vector<std::pair<const torch::nn::Module*, std::string>>
+        modules;  // those that are shown, with their names in the root
+    const std::function<void(const torch::nn::Module&, const std::string&)> visit = [&](const torch::nn::Module& module,
+                                                                                        const std::string& name) {
+      if (!seen_modules.insert(&module).second) return;
+      const bool shown =
+          !module.named_parameters(/*recurse=*/false).is_empty() || !module.named_buffers(/*recurse=*/false).is_empty();
+      if (shown) modules.emplace_back(&module, name);
+      // Not named_modules(): it throws for a module on the stack.
+      for (const auto& child : module.named_children()) {
+        if (child.value()) visit(*child.value(), joined(name, child.key()));
+      }
+    };
+    visit(*root.module, "");
+
+    const auto taken = [&](const std::string& wished) {
+      return std::any_of(modules.begin(), modules.end(),
+                         [&](const auto& module) { return names.count(joined(wished, module.second)) != 0; });
+    };
+    std::string unique = taken(root.name) ? numbered(root.name, taken) : root.name;
+    if (unique != root.unique_name && unique != root.name) {
+      log_warning("names of the module attached " +
+                  (root.name.empty() ? std::string("without a name") : "as '" + root.name + "'") +
+                  " are those of another attached module's children; it is called " + unique);
+    }
+    root.unique_name = std::move(unique);
+
+    for (const auto& [module, name_in_root] : modules) {
+      const std::string name = joined(root.unique_name, name_in_root);
+      names.insert(name);
+      for (const auto& item : module->named_parameters(/*recurse=*/false)) {
+        const at::Tensor& tensor = item.value();
+        if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+        parameters_.push_back(
+            {joined(name, item.key()), name, parameter_kind(*module, tensor),
+             c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr())});
+      }
+    }
   }
 }
 
@@ -148,9 +182,9 @@ std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> Tensors:
   std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> out;
   for (const auto& root : roots_) {
     if (root.owned) {
-      if (auto module = root.owner.lock()) out.emplace_back(std::move(module), root.name);
+      if (auto module = root.owner.lock()) out.emplace_back(std::move(module), root.unique_name);
     } else {
-      out.emplace_back(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), root.module), root.name);
+      out.emplace_back(std::shared_ptr<torch::nn::Module>(std::shared_ptr<void>(), root.module), root.unique_name);
     }
   }
   return out;

@@ -61,7 +61,7 @@ const std::string* find_refusal(const Refusals& refusals, const std::string& nam
 class Tensors {
  public:
   /// `owner`: empty for a module that the user promises to keep. A module attached before gets its new name; a name
-  /// that another module has is made unique, with one line.
+  /// that another module has, attached or inside of one attached before, is made unique, with one line.
   void attach(torch::nn::Module& module, std::weak_ptr<torch::nn::Module> owner, bool owned, std::string name);
   /// Returns false where it was not attached.
   bool detach(const torch::nn::Module& module);
@@ -73,7 +73,7 @@ class Tensors {
   /// All parameters (or their gradients, undefined where there is none), each once, in the order of registration.
   void parameters(bool gradients, std::vector<Candidate>& out) const;
 
-  /// The living attached modules with the names under which they were attached.
+  /// The living attached modules with their names.
   std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> modules() const;
   bool empty() const { return roots_.empty(); }
 
@@ -82,7 +82,8 @@ class Tensors {
     torch::nn::Module* module;
     std::weak_ptr<torch::nn::Module> owner;
     bool owned;
-    std::string name;
+    std::string name;         // as it was attached
+    std::string unique_name;  // the same, unless another root's modules have such names
 
     bool expired() const { return owned && owner.expired(); }
   };

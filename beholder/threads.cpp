@@ -12,8 +12,9 @@
 namespace beholder {
 namespace {
 
-// Each step takes a fifth of the share of a core that is fought for: ten of them leave a tenth.
-constexpr int kNicerToServe = 10;
+// The most there is. Where the training's threads take every core, its barriers make all of them wait for the one whose
+// core is taken: measured with two OpenMP threads on two cores, 0.92 to 0.94 of the training's speed without this.
+constexpr int kNicest = 19;
 
 }  // namespace
 
@@ -24,12 +25,7 @@ void begin_own_thread(const char* name) {
   // A class that the user chose stays. What the system refuses costs cycles, nothing else.
   const sched_param none{};
   if (::sched_getscheduler(0) == SCHED_OTHER) pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
-}
-
-void begin_serving_thread(const char* name) {
-  begin_own_thread(name);
-  const auto id = static_cast<id_t>(::syscall(SYS_gettid));
-  ::setpriority(PRIO_PROCESS, id, ::getpriority(PRIO_PROCESS, id) + kNicerToServe);
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kNicest);  // of this thread alone
 }
 
 double thread_cpu_seconds() {

@@ -290,7 +290,7 @@ void LiveConnections::run() {
 }
 
 void LiveConnections::loop() {
-  begin_serving_thread("bh live");
+  begin_own_thread("bh live");
   double cpu_before = thread_cpu_seconds();
   std::vector<epoll_event> events(64);
   std::vector<Connection*> returned;
@@ -503,7 +503,7 @@ void LiveConnections::hand_over(Connection& connection) {
 
 // On threads of the pool.
 void LiveConnections::work() {
-  begin_serving_thread("bh live answer");
+  begin_own_thread("bh live answer");
   MutexLock lock(mutex_);
   for (;;) {
     ++idle_threads_;

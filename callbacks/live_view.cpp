@@ -197,7 +197,7 @@ void LiveView::note_waiting(bool waiting) {
 }
 
 void LiveView::watch() {
-  begin_serving_thread("bh live watch");
+  begin_own_thread("bh live watch");
   double cpu_before = thread_cpu_seconds();
   auto films_again = Clock::now(), machine_again = films_again;
   MutexLock lock(mutex_);

@@ -256,6 +256,55 @@ TEST_CASE("several modules have a name each; without one they are told apart, an
   }
 }
 
+TEST_CASE("names that two attached modules would give to what is inside of them are told apart") {
+  LogLines log;
+  Watched watched(quick());
+  torch::nn::Sequential outer;
+  outer->push_back("g", Net());
+  outer->push_back("h", Net());
+  Net g, deeper;
+  SECTION("the child of one, and another that is attached under that name") {
+    watched.beholder.attach(outer, "outer");
+    watched.beholder.attach(g, "outer.g");
+    watched.beholder.attach(deeper, "outer.h");
+    const Names shown = with_prefix("outer.g", kNet) + with_prefix("outer.h", kNet) + with_prefix("outer.g_2", kNet) +
+                        with_prefix("outer.h_2", kNet);
+    CHECK(names(watched.next()) == shown);
+    CHECK(log.count("are those of another attached module's children; it is called outer.g_2") == 1);
+    CHECK(log.count("it is called outer.h_2") == 1);
+    // Activations have the same names.
+    watched.beholder.settings().edit([](Settings& s) { s.values = Values::Activations; });
+    const auto step = [&] {
+      outer->children()[0]->as<Net>()->forward(batch());
+      g->forward(batch());
+      watched.beholder.update();
+    };
+    CHECK(watched.next(
+        [](const Picture& p) { return p.settings.values == Values::Activations && p.names->size() == 4; }, step));
+    CHECK(names(watched.collector->last()) == Names{"outer.g.conv", "outer.g.fc", "outer.g_2.conv", "outer.g_2.fc"});
+  }
+  SECTION("one without a name, either way round") {
+    watched.beholder.attach(g, "g");
+    watched.beholder.attach(outer);
+    CHECK(names(watched.next()) ==
+          with_prefix("g", kNet) + with_prefix("module2.g", kNet) + with_prefix("module2.h", kNet));
+    CHECK(log.count("without a name") == 1);
+  }
+  SECTION("a module that is reached twice has its first name") {
+    watched.beholder.attach(outer);
+    watched.beholder.attach(outer->ptr(0), "g");
+    CHECK(names(watched.next()) == with_prefix("g", kNet) + with_prefix("h", kNet));
+    CHECK(log.all().empty());
+  }
+  SECTION("a name that is free again stays as it is as long as both are there") {
+    watched.beholder.attach(outer);
+    watched.beholder.attach(g, "g");
+    CHECK(names(watched.next()).size() == 12);
+    watched.beholder.detach(*outer);
+    CHECK(names(watched.next([](const Picture& p) { return p.names->size() == 4; })) == with_prefix("g", kNet));
+  }
+}
+
 TEST_CASE("nothing is attached by a null module or an empty holder, and a line says so") {
   LogLines log;
   Watched watched;
@@ -1285,7 +1334,7 @@ TEST_CASE("a moving rate is amount per time, however uneven the intervals") {
   CHECK(MovingRate(0.5).add(1, 0) == 0);
 }
 
-TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapts") {
+TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapts", "[.long]") {
   at::set_num_threads(1);
   Options options;
   options.canvas_width = 1280;
@@ -1322,7 +1371,7 @@ TEST_CASE("the training thread's time is kept within max_overhead, and FPS adapt
   CHECK(pictures_per_second < std::max(1.0, 4 * options.max_overhead / state.update_seconds));
 }
 
-TEST_CASE("the CPU time of our own threads is kept within max_background, and FPS adapts") {
+TEST_CASE("the CPU time of our own threads is kept within max_background, and FPS adapts", "[.long]") {
   at::set_num_threads(1);
   Options options;
   options.max_overhead = 1;
@@ -1360,8 +1409,8 @@ TEST_CASE("the CPU time of our own threads is kept within max_background, and FP
   CHECK(state.fps_real < 20);
 }
 
-TEST_CASE("our own threads push no thread of the training off its core when they wake") {
-  const int policy = ::sched_getscheduler(0);
+TEST_CASE("our own threads get what the training's leave of a core, and push none off it when they wake") {
+  const int policy = ::sched_getscheduler(0), niceness = ::getpriority(PRIO_PROCESS, 0);
   Watched watched(quick());
   Net net;
   watched.beholder.attach(net);
@@ -1371,8 +1420,9 @@ TEST_CASE("our own threads push no thread of the training off its core when they
   for (const OwnThread& thread : threads) {
     INFO(thread.name);
     CHECK(thread.policy == (policy == SCHED_OTHER ? SCHED_BATCH : policy));
-    CHECK(thread.niceness == ::getpriority(PRIO_PROCESS, 0));
+    CHECK(thread.niceness == 19);
   }
+  CHECK(::getpriority(PRIO_PROCESS, 0) == niceness);
   CHECK(::sched_getscheduler(0) == policy);
 }
 
