@@ -243,11 +243,17 @@ void copy_part(const Selection& selection, const std::vector<int64_t>& planned, 
   }
 }
 
+/// Where the tensor's values begin. Not tensor.data_ptr(): it would make a copy-on-write tensor copy itself.
+const char* values_of(const at::Tensor& tensor) {
+  return static_cast<const char*>(tensor.storage().data()) +
+         tensor.storage_offset() * static_cast<int64_t>(tensor.element_size());
+}
+
 }  // namespace
 
 void gather_part_on_cpu(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
                         const at::Tensor& target) {
-  const void* from = tensor.data_ptr();
+  const void* from = values_of(tensor);
   void* to = target.data_ptr();
   switch (tensor.element_size()) {
     case 1: copy_part<uint8_t>(selection, planned, tensor, from, to); break;
@@ -260,7 +266,7 @@ void gather_part_on_cpu(const Selection& selection, const std::vector<int64_t>& 
 
 void gather_on_cpu(const StagedSection& staged, const at::Tensor& tensor, const at::Tensor& target) {
   const auto size = static_cast<int64_t>(tensor.element_size());
-  const auto* from = static_cast<const char*>(tensor.data_ptr());
+  const auto* from = values_of(tensor);
   auto* to = static_cast<char*>(target.data_ptr());
   if (!staged.box_sizes.empty()) {
     copy_box_merged(from + staged.box_offset * size, to, staged, size);

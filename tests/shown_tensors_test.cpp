@@ -1,6 +1,10 @@
 // What a tensor looks like: types, layouts, ranks, special values, statistics, scaling, variance and change. All
 // through the same plan, gather, history and renderer as in a training, on the calling thread.
 #include <torch/torch.h>
+#include <torch/version.h>
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
+#include <c10/core/impl/COW.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -168,6 +172,21 @@ TEST_CASE("a tensor that lies in memory in any other way is shown the same") {
   check_shown_like_plain(some({30, 20}).to(at::kHalf).t());
   check_shown_like_plain(torch::complex(some({12, 9}), some({12, 9})).t());
 }
+
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
+TEST_CASE("a copy-on-write tensor is read, and not made to copy itself") {
+  const auto layout = GENERATE(LayoutKind::Fit, LayoutKind::Classic);
+  const auto original = torch::arange(600).to(torch::kFloat).view({20, 30});
+  const auto lazy = at::_lazy_clone(original);
+  REQUIRE(c10::impl::cow::is_cow_data_ptr(lazy.storage().data_ptr()));
+  Options options = classic();
+  options.settings.layout = layout;
+  const auto picture = render({{"lazy", lazy}}, options);
+  CHECK(picture->sections.at(0).statistics.max == 599);
+  CHECK(c10::impl::cow::is_cow_data_ptr(lazy.storage().data_ptr()));
+  CHECK(c10::impl::cow::is_cow_data_ptr(original.storage().data_ptr()));
+}
+#endif
 
 TEST_CASE("tensors that autograd knows are shown: leaves, results, inference tensors") {
   torch::manual_seed(5);
