@@ -90,13 +90,24 @@ TORCH_MODULE(Net);
 
 // ---- callbacks
 
-/// Added first, so that it is closed last: then it knows what has become of the others.
+/// Added first, so that it is closed last: then it knows what has become of the others. Where others take the cores,
+/// the recorder may still be busy when its share of the time to end is over.
 class LastWords : public beholder::Callback {
  public:
   std::string name() const override { return "last words"; }
   beholder::Needs needs() const override { return {/*film=*/true, /*statistics=*/false}; }
   void open(const beholder::Run& opened) override { run_ = opened; }
-  void close() override { state = run_.state(); }
+  void close() override {
+    const auto recorder_is_open = [this] {
+      return std::any_of(state.callbacks.begin(), state.callbacks.end(),
+                         [](const auto& callback) { return callback.name == "recorder" && callback.open; });
+    };
+    for (const auto end = std::chrono::steady_clock::now() + 6s; std::chrono::steady_clock::now() < end;
+         std::this_thread::sleep_for(10ms)) {
+      state = run_.state();
+      if (!recorder_is_open()) break;
+    }
+  }
 
   beholder::State state;  // read when the Beholder is gone
 
