@@ -43,22 +43,6 @@ constexpr int64_t kCalm = 2, kLookAround = 8;
 /// What update(Now) waits for a plan and for a slot each, at most.
 constexpr double kAtOncePatience = 1;
 
-std::string nothing_to_show(Values values, bool attached) {
-  switch (values) {
-    case Values::Parameters:
-      return attached ? "the attached modules own no parameters" : "nothing attached: call attach(model)";
-    case Values::Gradients:
-      return attached ? "no gradients yet: call update() after backward() and before zero_grad()"
-                      : "nothing attached: call attach(model)";
-    case Values::Activations:
-      return attached ? "no activations seen: run forward between two calls of update(), on the same thread"
-                      : "nothing attached: call attach(model), or tap(name, tensor)";
-    case Values::Arrays: return "no arrays passed: call update(arrays)";
-    case Values::Frame: return "no frame passed: call update(frame)";
-  }
-  return "nothing to show";
-}
-
 }  // namespace
 
 /// Where a callback that was left behind finds out that its Beholder is gone.
@@ -115,6 +99,7 @@ struct Beholder::Impl {
   bool inside_graph();
   void prepare();
   void say_that_nothing_was_shown() const;
+  std::string nothing_to_show(Values values) const;
 
   void collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
   void show_collected(Clock::time_point now);
@@ -290,20 +275,38 @@ void Beholder::Impl::prepare() {
   if (current.values == Values::Activations) {
     if (!inside_graph()) arm(now);
     armed_by_attach = session != nullptr;
-  } else if (current.values == Values::Parameters) {
+  } else if (current.values == Values::Parameters || current.values == Values::Buffers) {
     collect(nullptr, nullptr);
     std::vector<TensorSpec> specs;
     for (const auto& candidate : candidates) specs.push_back(describe(candidate));
     candidates.clear();
-    PlanRequest request;
-    request.settings = current;
-    request.revision = seen_revision;
-    request.list = list;
-    request.list = list;
-    request.tensors = std::move(specs);
-    if (request.tensors.empty()) request.nothing = nothing_to_show(current.values, /*attached=*/true);
-    pipeline.request_plan(std::move(request));
+    const bool nothing = specs.empty();
+    ask_for_plan(std::move(specs), nothing);
   }
+}
+
+/// Why there is no tensor of these values.
+std::string Beholder::Impl::nothing_to_show(Values values) const {
+  const bool attached = !tensors.empty();
+  switch (values) {
+    case Values::Parameters:
+      return attached ? "the attached modules own no parameters" : "nothing attached: call attach(model)";
+    case Values::Gradients:
+      return attached ? "no gradients yet: call update() after backward() and before zero_grad()"
+                      : "nothing attached: call attach(model)";
+    case Values::Activations:
+      return attached ? "no activations seen: run forward between two calls of update(), on the same thread"
+                      : "nothing attached: call attach(model), or tap(name, tensor)";
+    case Values::Buffers:
+      return attached ? "the attached modules own no buffers" : "nothing attached: call attach(model)";
+    case Values::Optimizer:
+      return tensors.has_optimizers() ? "no optimizer state yet: most have one from their first step() on, SGD only "
+                                        "with momentum"
+                                      : "no optimizer attached: call attach(optimizer)";
+    case Values::Arrays: return "no arrays passed: call update(arrays)";
+    case Values::Frame: return "no frame passed: call update(frame)";
+  }
+  return "nothing to show";
 }
 
 void Beholder::Impl::say_that_nothing_was_shown() const {
@@ -311,7 +314,7 @@ void Beholder::Impl::say_that_nothing_was_shown() const {
   if (calls == 0 || captures.load() > 0 || copied() || !pipeline.running() || settings->get().fps <= 0) return;
   log_warning("nothing was shown in " + std::to_string(calls) + (calls == 1 ? " update()" : " update()s") + ": " +
               (settings->get().values == Values::Activations
-                   ? nothing_to_show(Values::Activations, !tensors.empty())
+                   ? nothing_to_show(Values::Activations)
                    : std::string("the training ended before a picture was ready; update(beholder::Now) waits for it")));
 }
 
@@ -322,6 +325,8 @@ void Beholder::Impl::collect(const ArraysOrFunction* arrays, const FrameOrFuncti
   switch (current.values) {
     case Values::Parameters: tensors.parameters(/*gradients=*/false, candidates); break;
     case Values::Gradients: tensors.parameters(/*gradients=*/true, candidates); break;
+    case Values::Buffers: tensors.buffers(candidates); break;
+    case Values::Optimizer: tensors.optimizer_states(candidates); break;
     case Values::Arrays:
       if (arrays) kept_arrays = arrays->get();
       for (const auto& array : kept_arrays) {
@@ -386,8 +391,8 @@ void Beholder::Impl::show_collected(Clock::time_point now) {
   // With the plan that is there; else with one that comes soon.
   bool asked = false;
   for (auto plan = fitting_plan();; plan = plan_within_patience(now)) {
-    const bool usable = plan && places.find(*plan, index_of(plan), candidates, current, nothing,
-                                            nothing_to_show(current.values, !tensors.empty()));
+    const bool usable =
+        plan && places.find(*plan, index_of(plan), candidates, current, nothing, nothing_to_show(current.values));
     if (usable && show_with(plan, now)) return;
     if (!usable || places.misfits()) {
       if (asked) break;
@@ -415,7 +420,7 @@ bool Beholder::Impl::show_with(const std::shared_ptr<const Plan>& plan, Clock::t
   // What has no place in it gets one for the next picture.
   if (places.misfits())
     ask_for_plan(places.merged(plan.get(), candidates, current, /*nothing=*/false), /*nothing=*/false);
-  if (current.values == Values::Arrays) places.captured(candidates);
+  if (known_by_name(current.values)) places.captured(candidates);
   submit(std::move(lease), now);
   return true;
 }
@@ -450,7 +455,7 @@ void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing) {
   request.revision = seen_revision;
   request.list = list;
   request.tensors = std::move(specs);
-  if (nothing) request.nothing = nothing_to_show(current.values, !tensors.empty());
+  if (nothing) request.nothing = nothing_to_show(current.values);
   pipeline.request_plan(std::move(request));
 }
 
@@ -580,7 +585,7 @@ void Beholder::Impl::wait_for_activations(Clock::time_point now) {
     schedule.look_again(now);
   }
   if (something_came || armed_updates < kArmedUpdates || now < armed_at + kArmedLong) return;
-  const std::string message = nothing_to_show(Values::Activations, !tensors.empty());
+  const std::string message = nothing_to_show(Values::Activations);
   if (!std::exchange(said_no_activations, true)) log_warning(message);
   if (said_nothing == message && said_revision == seen_revision) return;
   const auto plan = fitting_plan();
@@ -663,6 +668,20 @@ void Beholder::detach(const torch::nn::Module& module) {
   impl_->hooks.reset();
   impl_->list_changed();
 }
+
+void Beholder::attach(const torch::optim::Optimizer& optimizer, const std::string& name) {
+  impl_->tensors.attach(optimizer, {}, /*owned=*/false, name);
+}
+
+void Beholder::attach(const std::shared_ptr<torch::optim::Optimizer>& optimizer, const std::string& name) {
+  if (!optimizer) {
+    log_warning("attach() was given a null optimizer; ignored");
+    return;
+  }
+  impl_->tensors.attach(*optimizer, optimizer, /*owned=*/true, name);
+}
+
+void Beholder::detach(const torch::optim::Optimizer& optimizer) { impl_->tensors.detach(optimizer); }
 
 void Beholder::add(std::shared_ptr<Callback> callback) {
   if (!callback) return;

@@ -25,6 +25,9 @@ namespace torch {
 namespace nn {
 class Module;
 }
+namespace optim {
+class Optimizer;
+}
 }  // namespace torch
 
 namespace beholder {
@@ -117,6 +120,14 @@ class Beholder {
   auto detach(const Holder& holder) -> decltype(holder.ptr(), void()) {
     if (!holder.is_empty()) detach(static_cast<const torch::nn::Module&>(*holder.ptr()));
   }
+
+  /// Shows what an optimizer keeps for each parameter (Adam's moments, momentum) as "fc.weight.exp_avg", from its first
+  /// step() on, where Values::Optimizer is chosen. `name`, where one is given, goes before these names.
+  /// REQUIRES that the optimizer outlives this object, or detach().
+  void attach(const torch::optim::Optimizer& optimizer, const std::string& name = "");
+  /// The same, held weakly: an optimizer that is destroyed is forgotten.
+  void attach(const std::shared_ptr<torch::optim::Optimizer>& optimizer, const std::string& name = "");
+  void detach(const torch::optim::Optimizer& optimizer);
 
   /// Receives pictures from now on, on a thread of its own. A callback whose open() throws is disabled with one line.
   void add(std::shared_ptr<Callback> callback);

@@ -14,6 +14,8 @@ bool same_kind(const TensorSpec& spec, const Candidate& candidate) {
 
 }  // namespace
 
+bool known_by_name(Values values) { return values == Values::Arrays || values == Values::Optimizer; }
+
 void Places::follow(const Plan& plan) {
   if (plan.settings.values != values_) seen_.clear();
   values_ = plan.settings.values;
@@ -35,7 +37,7 @@ bool Places::find(const Plan& plan, const GatherIndex& index, const std::vector<
     misfits_ = !plan.tensors.empty() || plan.views.front().message != message;
     return !misfits_;
   }
-  if (settings.values == Values::Arrays) {
+  if (known_by_name(settings.values)) {
     find_by_name(plan, index, candidates, settings);
   } else if (!find_in_order(plan, index, candidates, /*whole=*/nothing || settings.values == Values::Frame)) {
     return false;
@@ -88,7 +90,7 @@ void Places::find_by_name(const Plan& plan, const GatherIndex& index, const std:
       if (take(i, tensor, false)) break;
     }
   }
-  if (!settings.solo.empty()) return;
+  if (!settings.solo.empty() || settings.values != Values::Arrays) return;
   size_t next = 0;
   for (const size_t i : strangers) {
     for (; next < plan.tensors.size(); ++next) {
@@ -121,7 +123,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
   specs.reserve(candidates.size());
   for (const auto& candidate : candidates) specs.push_back(describe(candidate));
   if (!plan || nothing || plan->settings.values != settings.values) return specs;
-  if (settings.values == Values::Arrays) return merged(plan, std::move(specs));
+  if (known_by_name(settings.values)) return merged(plan, std::move(specs));
   if (settings.values != Values::Gradients || plan->tensors.size() != specs.size()) return specs;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (candidates[i].tensor.defined() || !candidates[i].expected || plan->tensors[i].name != specs[i].name) continue;

@@ -14,9 +14,12 @@
 
 namespace beholder {
 
-/// Parameters, gradients and the frame stand in a plan as they stand in their list. Arrays and activations are known by
-/// their names: what does not come keeps its place, what is new gets one. An array under a name that the plan does not
-/// know stands meanwhile where one of the same shape is missing.
+/// Known by their names; the others stand in order.
+bool known_by_name(Values values);
+
+/// Parameters, gradients, buffers and the frame stand in a plan as they stand in their list. Arrays, activations and
+/// the states of optimizers are known by their names: what does not come keeps its place, what is new gets one. An
+/// array under a name that the plan does not know stands meanwhile where one of the same shape is missing.
 class Places {
  public:
   struct Place {

@@ -177,7 +177,8 @@ std::vector<Control> make_controls() {
   const auto by_half = [](double value, int direction) { return direction > 0 ? value * 1.5 : value / 1.5; };
   const auto by_tenth = [](double value, int direction) { return value + 0.1 * direction; };
   std::vector<Control> table;
-  table.push_back(choice("v", "values", "values", {"parameters", "gradients", "activations", "arrays", "frame"},
+  table.push_back(choice("v", "values", "values",
+                         {"parameters", "gradients", "activations", "buffers", "optimizer", "arrays", "frame"},
                          &Settings::values, "what is shown"));
   table.push_back(choice("m", "mode", "mode", {"current", "variance", "change"}, &Settings::mode,
                          "values now, their variance over the window, or their change"));
@@ -303,6 +304,8 @@ const char* to_string(Values v) {
     case Values::Parameters: return "parameters";
     case Values::Gradients: return "gradients";
     case Values::Activations: return "activations";
+    case Values::Buffers: return "buffers";
+    case Values::Optimizer: return "optimizer";
     case Values::Arrays: return "arrays";
     case Values::Frame: return "frame";
   }

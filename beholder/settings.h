@@ -14,8 +14,9 @@
 
 namespace beholder {
 
-/// What there is to see.
-enum class Values { Parameters, Gradients, Activations, Arrays, Frame };
+/// What there is to see. Buffers are BatchNorm's running statistics and their like; Optimizer is what attached
+/// optimizers keep (Adam's moments, momentum).
+enum class Values { Parameters, Gradients, Activations, Buffers, Optimizer, Arrays, Frame };
 /// The values now, their variance over a window of past pictures, or their difference to the previous picture.
 enum class Mode { Current, Variance, Change };
 /// The range that the colours span: each section's own, one for all sections, or symmetric around 0.

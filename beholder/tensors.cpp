@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "beholder/log.h"
+#include "beholder/optimizer_states.h"
 
 namespace beholder {
 namespace {
@@ -99,21 +100,41 @@ bool Tensors::detach(const torch::nn::Module& module) {
   return true;
 }
 
+void Tensors::attach(const torch::optim::Optimizer& optimizer, std::weak_ptr<torch::optim::Optimizer> owner, bool owned,
+                     std::string name) {
+  detach(optimizer);
+  optimizers_.push_back({&optimizer, std::move(owner), owned, std::move(name)});
+}
+
+bool Tensors::detach(const torch::optim::Optimizer& optimizer) {
+  const auto before = optimizers_.size();
+  optimizers_.erase(std::remove_if(optimizers_.begin(), optimizers_.end(),
+                                   [&](const Optimizer& one) { return one.optimizer == &optimizer; }),
+                    optimizers_.end());
+  return optimizers_.size() != before;
+}
+
 bool Tensors::refresh(std::chrono::steady_clock::time_point now) {
+  const auto is_gone = [](const Owned& one) { return one.tensor.expired(); };
   const bool gone = std::any_of(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }) ||
-                    std::any_of(parameters_.begin(), parameters_.end(),
-                                [](const Parameter& parameter) { return parameter.tensor.expired(); });
+                    std::any_of(parameters_.begin(), parameters_.end(), is_gone) ||
+                    std::any_of(buffers_.begin(), buffers_.end(), is_gone);
   if (!gone && now < next_walk_) return false;
   next_walk_ = now + kWalkEvery;
-  const auto before = std::move(parameters_);
-  parameters_.clear();
+  const auto parameters = std::move(parameters_), buffers = std::move(buffers_);
   walk();
-  return !std::equal(before.begin(), before.end(), parameters_.begin(), parameters_.end(),
-                     [](const Parameter& a, const Parameter& b) { return a.name == b.name && a.kind == b.kind; });
+  const auto same = [](const std::vector<Owned>& before, const std::vector<Owned>& after) {
+    return std::equal(before.begin(), before.end(), after.begin(), after.end(),
+                      [](const Owned& a, const Owned& b) { return a.name == b.name && a.kind == b.kind; });
+  };
+  return !same(parameters, parameters_) || !same(buffers, buffers_);
 }
 
 void Tensors::walk() {
   parameters_.clear();
+  buffers_.clear();
+  by_address_.clear();
+  for (auto& optimizer : optimizers_) optimizer.names.clear();
   roots_.erase(std::remove_if(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }),
                roots_.end());
   std::unordered_set<const c10::TensorImpl*> seen;            // a parameter under two names is shown under the first
@@ -152,13 +173,14 @@ void Tensors::walk() {
     for (const auto& [module, name_in_root] : modules) {
       const std::string name = joined(root.unique_name, name_in_root);
       names.insert(name);
-      for (const auto& item : module->named_parameters(/*recurse=*/false)) {
-        const at::Tensor& tensor = item.value();
-        if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
-        parameters_.push_back(
-            {joined(name, item.key()), name, parameter_kind(*module, tensor),
-             c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr())});
-      }
+      const auto add = [&, module = module](std::vector<Owned>& list, const std::string& key,
+                                            const at::Tensor& tensor) {
+        if (!tensor.defined() || !seen.insert(tensor.unsafeGetTensorImpl()).second) return;
+        list.push_back({{joined(name, key), name, parameter_kind(*module, tensor)},
+                        c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(tensor.getIntrusivePtr())});
+      };
+      for (const auto& item : module->named_parameters(/*recurse=*/false)) add(parameters_, item.key(), item.value());
+      for (const auto& item : module->named_buffers(/*recurse=*/false)) add(buffers_, item.key(), item.value());
     }
   }
 }
@@ -175,6 +197,60 @@ void Tensors::parameters(bool gradients, std::vector<Candidate>& out) const {
     }
     out.push_back({&parameter.name, &parameter.module, parameter.kind, false, std::move(tensor), expected,
                    /*may_vary=*/false});
+  }
+}
+
+void Tensors::buffers(std::vector<Candidate>& out) const {
+  for (const auto& buffer : buffers_) {
+    auto locked = buffer.tensor.lock();
+    if (!locked) continue;
+    out.push_back({&buffer.name, &buffer.module, buffer.kind, false, at::Tensor(std::move(locked))});
+  }
+}
+
+const Tensors::Owned* Tensors::find_parameter(const at::Tensor& parameter) const {
+  const auto found = by_address_.find(parameter.unsafeGetTensorImpl());
+  return found == by_address_.end() ? nullptr : &parameters_[found->second];
+}
+
+void Tensors::optimizer_states(std::vector<Candidate>& out) {
+  optimizers_.erase(std::remove_if(optimizers_.begin(), optimizers_.end(),
+                                   [](const Optimizer& one) { return one.owned && one.owner.expired(); }),
+                    optimizers_.end());
+  if (optimizers_.empty()) return;
+  if (by_address_.empty()) {
+    for (size_t i = 0; i < parameters_.size(); ++i) by_address_.emplace(parameters_[i].tensor._unsafe_get_target(), i);
+  }
+  for (auto& optimizer : optimizers_) {
+    const auto named = [&](const OptimizerField& field) -> const Named& {
+      Named& known = optimizer.names[{field.parameter.unsafeGetTensorImpl(), field.name}];
+      if (!known.name.empty()) return known;
+      const Owned* const owner = field.of_all ? nullptr : find_parameter(field.parameter);
+      std::string parameter;
+      if (owner) {
+        parameter = owner->name;
+      } else if (!field.of_all) {  // of no attached module
+        parameter = "group" + std::to_string(field.group) + ".param" + std::to_string(field.index);
+      } else if (optimizer.name.empty()) {
+        parameter = "optimizer";
+      }
+      known.name = joined(optimizer.name, joined(parameter, field.name));
+      known.module = joined(optimizer.name, owner ? owner->module : "");
+      known.kind = field.tensor.dim() <= 1                                         ? Kind::Vector
+                   : owner && field.tensor.sizes().equals(field.parameter.sizes()) ? owner->kind
+                                                                                   : Kind::OtherParameter;
+      return known;
+    };
+    const auto keep = optimizer.owner.lock();
+    const int unknown = for_each_field(*optimizer.optimizer, [&](const OptimizerField& field) {
+      const Named& names = named(field);
+      out.push_back({&names.name, &names.module, names.kind, false, field.tensor});
+    });
+    if (unknown > 0 && !std::exchange(optimizer.said_unknown, true)) {
+      log_warning("the states of " + std::to_string(unknown) +
+                  " parameters in an attached optimizer are of a type that is not known here, and are not shown; known "
+                  "are those of Adam, AdamW, SGD, RMSprop, Adagrad and LBFGS. Pass them as arrays: update(arrays)");
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// What there is to see: the attached modules' parameters and gradients. (Activations come through forward hooks, arrays
-// and frames from update().) Runs on the training thread only.
+// What there is to see: the attached modules' parameters, gradients and buffers, and the attached optimizers' states.
+// (Activations come through forward hooks, arrays and frames from update().) Runs on the training thread only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +9,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -20,6 +21,9 @@
 namespace torch {
 namespace nn {
 class Module;
+}
+namespace optim {
+class Optimizer;
 }
 }  // namespace torch
 
@@ -56,8 +60,8 @@ void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tenso
 /// Why this tensor is refused, or nullptr; valid until `refusals` changes.
 const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor);
 
-/// The attached modules. Modules attached by pointer are held weakly; parameters too, so that nothing of the user's
-/// is kept alive.
+/// The attached modules and optimizers. What is attached by pointer is held weakly; parameters and buffers too, so that
+/// nothing of the user's is kept alive.
 class Tensors {
  public:
   /// `owner`: empty for a module that the user promises to keep. A module attached before gets its new name; a name
@@ -66,12 +70,25 @@ class Tensors {
   /// Returns false where it was not attached.
   bool detach(const torch::nn::Module& module);
 
+  /// The same for optimizers. `name` goes before the names of its tensors; it may be empty.
+  void attach(const torch::optim::Optimizer& optimizer, std::weak_ptr<torch::optim::Optimizer> owner, bool owned,
+              std::string name);
+  bool detach(const torch::optim::Optimizer& optimizer);
+
   /// Forgets destroyed modules and, where enough time has passed or something looks changed, walks the others again:
   /// modules and parameters may be registered at any time. Returns true where names or kinds have changed.
   bool refresh(std::chrono::steady_clock::time_point now);
 
   /// All parameters (or their gradients, undefined where there is none), each once, in the order of registration.
   void parameters(bool gradients, std::vector<Candidate>& out) const;
+
+  /// All buffers (BatchNorm's running statistics), likewise.
+  void buffers(std::vector<Candidate>& out) const;
+
+  /// What the optimizers keep for each parameter, "fc.weight.exp_avg", in the order of their parameters; nothing before
+  /// their first step().
+  void optimizer_states(std::vector<Candidate>& out);
+  bool has_optimizers() const { return !optimizers_.empty(); }
 
   /// The living attached modules with their names.
   std::vector<std::pair<std::shared_ptr<torch::nn::Module>, std::string>> modules() const;
@@ -87,16 +104,29 @@ class Tensors {
 
     bool expired() const { return owned && owner.expired(); }
   };
-  struct Parameter {
+  struct Named {
     std::string name, module;
     Kind kind;
+  };
+  struct Owned : Named {  // by a module
     c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+  };
+  struct Optimizer {
+    const torch::optim::Optimizer* optimizer;
+    std::weak_ptr<torch::optim::Optimizer> owner;
+    bool owned;
+    std::string name;
+    bool said_unknown = false;
+    std::map<std::pair<const c10::TensorImpl*, std::string>, Named> names = {};  // by parameter and field; until walk()
   };
 
   void walk();
+  const Owned* find_parameter(const at::Tensor& parameter) const;
 
   std::vector<Root> roots_;
-  std::vector<Parameter> parameters_;
+  std::vector<Owned> parameters_, buffers_;
+  std::vector<Optimizer> optimizers_;
+  std::unordered_map<const c10::TensorImpl*, size_t> by_address_;  // of parameters_
   std::chrono::steady_clock::time_point next_walk_{};
 };
 

@@ -932,6 +932,158 @@ TEST_CASE("gradients: one hint where there is none, and they are shown as soon a
   CHECK(log.all().size() == 1);
 }
 
+TEST_CASE("buffers are shown: running statistics, of the module that owns them") {
+  Watched watched(quick(Values::Buffers));
+  torch::nn::Sequential net(torch::nn::Conv2d(1, 4, 3), torch::nn::BatchNorm2d(4));
+  watched.beholder.attach(net, "net");
+  const auto train = [&] {
+    net->forward(batch());
+    watched.beholder.update();
+  };
+  Shown picture = watched.next(train);
+  CHECK(names(picture) == Names{"net.1.running_mean", "net.1.running_var", "net.1.num_batches_tracked"});
+  REQUIRE(watched.settle());
+  REQUIRE(eventually(
+      [&] { return shows(watched.collector->last(), "net.1.running_var", net->named_buffers()["1.running_var"]); },
+      [&] { watched.beholder.update(); }));
+  // One that comes later.
+  net[0]->as<torch::nn::Conv2d>()->register_buffer("mask", torch::ones({3, 7}));
+  picture = watched.next([](const Picture& p) { return p.sections.size() == 4; });
+  CHECK(section(picture, "net.0.mask"));
+
+  Net without;
+  Watched other(quick(Values::Buffers));
+  other.beholder.attach(without);
+  picture = other.next();
+  REQUIRE(picture);
+  CHECK(picture->message == "the attached modules own no buffers");
+}
+
+TEST_CASE("optimizers: what they keep is shown under the parameter's name from their first step on") {
+  namespace optim = torch::optim;
+  LogLines log;
+  Watched watched(quick(Values::Optimizer));
+  Net net, stranger;
+  watched.beholder.attach(net, "net");
+  Shown picture = watched.next();
+  REQUIRE(picture);
+  CHECK(picture->message == "no optimizer attached: call attach(optimizer)");
+
+  const auto trained = [&](optim::Optimizer& optimizer) {
+    return [&] {
+      forward_backward(net);
+      optimizer.step();
+      watched.beholder.update();
+    };
+  };
+  const auto some = [](const Picture& p) { return !p.sections.empty(); };
+  {
+    INFO("Adam");
+    optim::Adam adam(net->parameters(), optim::AdamOptions(1e-3));
+    watched.beholder.attach(adam);
+    picture = watched.next([](const Picture& p) { return p.message.find("no optimizer state yet") == 0; });
+    REQUIRE(picture);
+    picture = watched.next(some, trained(adam));
+    CHECK(names(picture) == Names{"net.conv.weight.exp_avg", "net.conv.weight.exp_avg_sq", "net.conv.bias.exp_avg",
+                                  "net.conv.bias.exp_avg_sq", "net.fc.weight.exp_avg", "net.fc.weight.exp_avg_sq",
+                                  "net.fc.bias.exp_avg", "net.fc.bias.exp_avg_sq"});
+    REQUIRE(section(picture, "net.conv.weight.exp_avg"));
+    CHECK(section(picture, "net.conv.weight.exp_avg")->kind == Kind::ConvWeight);
+    // With the first moment of Adam's first steps known: 0.1 g after one step from zero.
+    const auto fields = [&] {
+      Tensor first;
+      for (const auto& [key, state] : adam.state()) {
+        const auto& one = dynamic_cast<const optim::AdamParamState&>(*state);
+        if (one.exp_avg().sizes() == net->fc->weight.sizes()) first = one.exp_avg();
+      }
+      return first;
+    };
+    CHECK(eventually([&] { return shows(watched.collector->last(), "net.fc.weight.exp_avg", fields()); },
+                     [&] { watched.beholder.update(); }));
+    watched.beholder.detach(adam);
+    CHECK(watched.next([](const Picture& p) { return p.message == "no optimizer attached: call attach(optimizer)"; }));
+  }
+  {
+    INFO("SGD with momentum, of a module that is not attached too, with a name; held weakly");
+    auto parameters = net->fc->parameters();
+    parameters.push_back(stranger->fc->weight);
+    auto sgd = std::make_shared<optim::SGD>(parameters, optim::SGDOptions(1e-3).momentum(0.9));
+    watched.beholder.attach(sgd, "sgd");
+    picture = watched.next(some, [&] {
+      forward_backward(stranger);
+      trained (*sgd)();
+    });
+    CHECK(names(picture) == Names{"sgd.net.fc.weight.momentum_buffer", "sgd.net.fc.bias.momentum_buffer",
+                                  "sgd.group0.param2.momentum_buffer"});
+    sgd.reset();
+    CHECK(watched.next([](const Picture& p) { return p.message == "no optimizer attached: call attach(optimizer)"; }));
+  }
+  {
+    INFO("RMSprop, Adagrad and LBFGS side by side");
+    optim::RMSprop rmsprop(net->conv->parameters(), optim::RMSpropOptions(1e-3).momentum(0.5).centered(true));
+    optim::Adagrad adagrad(std::vector<Tensor>{net->fc->weight}, optim::AdagradOptions(1e-3));
+    optim::LBFGS lbfgs(std::vector<Tensor>{net->fc->bias}, optim::LBFGSOptions(1e-3).max_iter(1));
+    for (optim::Optimizer* one : {static_cast<optim::Optimizer*>(&rmsprop), static_cast<optim::Optimizer*>(&adagrad),
+                                  static_cast<optim::Optimizer*>(&lbfgs)}) {
+      watched.beholder.attach(*one);
+    }
+    picture = watched.next([](const Picture& p) { return p.sections.size() >= 10; },
+                           [&] {
+                             forward_backward(net);
+                             rmsprop.step();
+                             adagrad.step();
+                             lbfgs.step([&] { return net->forward(batch()).pow(2).mean(); });
+                             watched.beholder.update();
+                           });
+    for (const char* name :
+         {"net.conv.weight.square_avg", "net.conv.weight.momentum_buffer", "net.conv.weight.grad_avg",
+          "net.fc.weight.sum", "optimizer.d", "optimizer.prev_flat_grad"}) {
+      INFO(name);
+      CHECK(section(picture, name));
+    }
+    watched.beholder.detach(rmsprop), watched.beholder.detach(adagrad), watched.beholder.detach(lbfgs);
+  }
+  CHECK(log.all().empty());
+}
+
+namespace {
+
+/// An optimizer as a user writes one, with a state of its own.
+struct OwnState : torch::optim::OptimizerCloneableParamState<OwnState> {};
+class OwnOptimizer : public torch::optim::Optimizer {
+ public:
+  explicit OwnOptimizer(std::vector<Tensor> parameters)
+      : Optimizer(std::move(parameters), std::make_unique<torch::optim::SGDOptions>(0.1)) {}
+  Tensor step(LossClosure = nullptr) override {
+    torch::optim::Adam lender(param_groups()[0].params(), torch::optim::AdamOptions(0));  // whose keys are LibTorch's
+    lender.step();
+    for (const auto& [key, state] : lender.state()) state_[key] = std::make_unique<OwnState>();
+    return {};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("optimizers: a state of an unknown type costs one line, and the others are shown") {
+  LogLines log;
+  Watched watched(quick(Values::Optimizer));
+  Net net;
+  watched.beholder.attach(net);
+  OwnOptimizer own(net->conv->parameters());
+  torch::optim::Adam adam(net->fc->parameters(), torch::optim::AdamOptions(1e-3));
+  watched.beholder.attach(own);
+  watched.beholder.attach(adam);
+  const auto picture = watched.next([](const Picture& p) { return !p.sections.empty(); },
+                                    [&] {
+                                      forward_backward(net);
+                                      own.step();
+                                      adam.step();
+                                      watched.beholder.update();
+                                    });
+  CHECK(names(picture) == Names{"fc.weight.exp_avg", "fc.weight.exp_avg_sq", "fc.bias.exp_avg", "fc.bias.exp_avg_sq"});
+  CHECK(log.count("are of a type that is not known here") == 1);
+}
+
 TEST_CASE("sparse gradients are shown") {
   Watched watched(quick(Values::Gradients));
   torch::nn::Embedding embedding(torch::nn::EmbeddingOptions(20, 4).sparse(true));

@@ -29,7 +29,7 @@ struct Row {
 
 // The table as it was designed, and a key for zoom.
 const std::vector<Row> kDesign = {
-    {"v", "values", "parameters|gradients|activations|arrays|frame", "parameters"},
+    {"v", "values", "parameters|gradients|activations|buffers|optimizer|arrays|frame", "parameters"},
     {"m", "mode", "current|variance|change", "current"},
     {"[ ]", "window_size", "2..20", "15"},
     {"s", "scaling", "section|all|zero-centred", "section"},
