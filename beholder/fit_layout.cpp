@@ -1,7 +1,9 @@
 // The fit layout: a canvas of fixed size, several columns of equal width, every section in a cell that shows as many of
-// its values as it has blocks. Sections keep their order; those of one module stay in one column.
+// its values as it has blocks. Sections keep their order; those of one module stay in one column. Tensors of one kind
+// and shape are shown alike: the same part of each, in blocks of the same size.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -81,6 +83,7 @@ struct Cell {
 
 struct Column {
   std::vector<Cell> cells;
+  int left = 0;      // pixels of its height that nobody uses
   double used = 0;   // pixels of pictures and captions
   double shown = 0;  // sum over sections of how well they are shown, 1 at the best
   int crowded = 0;   // captions without room for name and shape
@@ -146,6 +149,15 @@ Arrangement arrange_item(const Item& item, const Room& room, int height, bool la
   return arrange(item.tiles, item.shape->shape, picture_width(item, room), std::max(1, height), rules);
 }
 
+// What an arrangement becomes with `more` pixels of height, where it can use them; else as high as before.
+Arrangement enlarged(const Item& item, const Room& room, const Arrangement& now, int more, bool last_resort) {
+  Arrangement larger = arrange_item(item, room, static_cast<int>(now.height) + more, last_resort);
+  const bool narrow = larger.width < now.width && 5 * larger.width < 4 * room.width;
+  const bool worse = larger.shown < now.shown || larger.width * larger.height <= now.width * now.height ||
+                     (narrow && larger.wraps > now.wraps);  // bands only where they fill the column
+  return worse || larger.height <= now.height ? now : larger;
+}
+
 // Gives `left` pixels to whoever can use them: fair shares first, then larger ones, up to all that is left.
 void use_rest(const std::vector<Item>& items, size_t begin, const Room& room, bool last_resort, Column& column,
               int& left) {
@@ -156,15 +168,10 @@ void use_rest(const std::vector<Item>& items, size_t begin, const Room& room, bo
     share = round < 2 ? fair : std::min(left, std::max(fair, 2 * share));
     for (size_t k = 0; k < column.cells.size() && left > 0; ++k) {
       if (is_strip(items[begin + k], room)) continue;
-      Cell& cell = column.cells[k];
-      const int height = static_cast<int>(cell.arrangement.height);
-      Arrangement larger = arrange_item(items[begin + k], room, height + std::min(left, share), last_resort);
-      if (larger.height <= height || larger.shown < cell.arrangement.shown) continue;
-      if (larger.width * larger.height <= cell.arrangement.width * cell.arrangement.height) continue;
-      const bool narrow = larger.width < cell.arrangement.width && 5 * larger.width < 4 * room.width;
-      if (narrow && larger.wraps > cell.arrangement.wraps) continue;  // bands only where they fill the column
-      left -= static_cast<int>(larger.height) - height;
-      cell.arrangement = std::move(larger);
+      Arrangement& now = column.cells[k].arrangement;
+      Arrangement larger = enlarged(items[begin + k], room, now, std::min(left, share), last_resort);
+      left -= static_cast<int>(larger.height - now.height);
+      now = std::move(larger);
     }
   }
 }
@@ -187,6 +194,29 @@ int strip_height(int line) { return line > 8 ? line - 2 : line; }
 double quality(int64_t shown, int64_t numel) {
   const double all = static_cast<double>(std::min(numel, kPlentyOfValues));
   return 1 + kFairness * std::log2(std::min(1.0, static_cast<double>(shown) / all));
+}
+
+// Puts the cells below each other, once it is known how they are arranged, and says how good the column is.
+void place_cells(const std::vector<Item>& items, size_t begin, const Room& room, Column& column) {
+  column.used = column.shown = 0;
+  column.crowded = 0;
+  int y = 0;
+  for (size_t k = begin; k < begin + column.cells.size(); ++k) {
+    Cell& cell = column.cells[k - begin];
+    if (!is_strip(items[k], room)) cell.height = static_cast<int>(cell.arrangement.height);
+    if (k > begin) y += gap_above(items[k], room);
+    cell.y = y;
+    y += caption_above(items[k], room) + cell.height;
+    const double picture = static_cast<double>(cell.arrangement.width) * static_cast<double>(cell.arrangement.height);
+    // Names beside strips count no more than ordinary ones: long names are no reason for more columns.
+    const double caption = is_strip(items[k], room)
+                               ? std::min(kOrdinaryName, room.width - picture_width(items[k], room)) * cell.height
+                               : room.width * caption_above(items[k], room);
+    column.used += picture * (1 + std::min(1.0, kLargestUsefulBlock / cell.arrangement.block_height)) / 2 + caption;
+    if (room.detail->captions == CaptionDetail::Full && !is_strip(items[k], room))
+      column.crowded += items[k].letters * kLetterWidth > room.width;
+    column.shown += quality(cell.arrangement.shown, items[k].shape->numel());
+  }
 }
 
 Column lay_column(const std::vector<Item>& items, size_t begin, size_t end, const Room& room) {
@@ -229,26 +259,12 @@ Column lay_column(const std::vector<Item>& items, size_t begin, size_t end, cons
   grow_strips(items, begin, room, column, left);
   use_rest(items, begin, room, true, column, left);
 
-  int y = 0;
   for (size_t k = begin; k < end; ++k) {
     Cell& cell = column.cells[k - begin];
-    if (is_strip(items[k], room))
-      cell.arrangement = arrange_item(items[k], room, strip_height(cell.height));
-    else
-      cell.height = static_cast<int>(cell.arrangement.height);
-    if (k > begin) y += gap_above(items[k], room);
-    cell.y = y;
-    y += caption_above(items[k], room) + cell.height;
-    const double picture = static_cast<double>(cell.arrangement.width) * static_cast<double>(cell.arrangement.height);
-    // Names beside strips count no more than ordinary ones: long names are no reason for more columns.
-    const double caption = is_strip(items[k], room)
-                               ? std::min(kOrdinaryName, room.width - picture_width(items[k], room)) * cell.height
-                               : room.width * caption_above(items[k], room);
-    column.used += picture * (1 + std::min(1.0, kLargestUsefulBlock / cell.arrangement.block_height)) / 2 + caption;
-    if (room.detail->captions == CaptionDetail::Full && !is_strip(items[k], room))
-      column.crowded += items[k].letters * kLetterWidth > room.width;
-    column.shown += quality(cell.arrangement.shown, items[k].shape->numel());
+    if (is_strip(items[k], room)) cell.arrangement = arrange_item(items[k], room, strip_height(cell.height));
   }
+  column.left = left;
+  place_cells(items, begin, room, column);
   return column;
 }
 
@@ -370,6 +386,84 @@ void refine(const std::vector<Item>& items, const std::vector<size_t>& groups, c
   }
 }
 
+// Sections of one kind and shape, in whichever columns.
+struct Equals {
+  struct Member {
+    size_t column, cell;
+  };
+  size_t item = 0;  // one of them
+  std::vector<Member> members;
+};
+
+std::vector<Equals> equals_of(const std::vector<Item>& items, const Candidate& page) {
+  std::map<std::pair<Kind, std::vector<int64_t>>, size_t> known;
+  std::vector<Equals> all;
+  for (size_t c = 0; c < page.columns.size(); ++c) {
+    for (size_t k = 0; k < page.columns[c].cells.size(); ++k) {
+      const size_t item = page.cuts[c] + k;
+      const TensorShape& shape = *items[item].shape;
+      const auto found = known.emplace(std::make_pair(resolve_kind(shape.kind, shape.shape), shape.shape), all.size());
+      if (found.second) all.push_back({item, {}});
+      all[found.first->second].members.push_back({c, k});
+    }
+  }
+  return all;
+}
+
+// Of equal strips the lowest line, of other equals the smallest arrangement: all columns have room for these.
+void arrange_alike(const std::vector<Item>& items, const Equals& equals, Candidate& page) {
+  const auto cell_of = [&](const Equals::Member& m) -> Cell& { return page.columns[m.column].cells[m.cell]; };
+  const auto smaller = [&](const Equals::Member& a, const Equals::Member& b) {
+    const Arrangement &x = cell_of(a).arrangement, &y = cell_of(b).arrangement;
+    return x.height != y.height ? x.height < y.height : x.shown > y.shown;
+  };
+  const bool strip = is_strip(items[equals.item], page.room);
+  const Arrangement alike =
+      cell_of(*std::min_element(equals.members.begin(), equals.members.end(), smaller)).arrangement;
+  for (const auto& member : equals.members) {
+    Cell& cell = cell_of(member);
+    if (!strip) page.columns[member.column].left += static_cast<int>(cell.arrangement.height - alike.height);
+    cell.arrangement = alike;
+  }
+}
+
+// Gives what columns have left to equals that can all use it.
+void enlarge_alike(const std::vector<Item>& items, const std::vector<Equals>& all, Candidate& page) {
+  if (page.room.tall_vectors) return;
+  std::vector<int> count(page.columns.size());  // of the members of one Equals
+  for (int round = 1; round <= 16; round *= 2) {
+    for (const Equals& equals : all) {
+      if (is_strip(items[equals.item], page.room)) continue;
+      std::fill(count.begin(), count.end(), 0);
+      for (const auto& member : equals.members) ++count[member.column];
+      int more = page.room.height;
+      for (size_t c = 0; c < count.size(); ++c) {
+        if (count[c] == 0) continue;
+        const int fair = page.columns[c].left * round / static_cast<int>(page.columns[c].cells.size());
+        more = std::min({more, fair, page.columns[c].left / count[c]});
+      }
+      if (more < 1) continue;
+      const auto& first = equals.members.front();
+      const Arrangement now = page.columns[first.column].cells[first.cell].arrangement;
+      const Arrangement larger = enlarged(items[equals.item], page.room, now, more, /*last_resort=*/round > 4);
+      for (const auto& member : equals.members) {
+        page.columns[member.column].cells[member.cell].arrangement = larger;
+        page.columns[member.column].left -= static_cast<int>(larger.height - now.height);
+      }
+    }
+  }
+}
+
+// Sections of one kind and shape are arranged alike.
+void equalize(const std::vector<Item>& items, const Canvas& canvas, Candidate& page) {
+  const std::vector<Equals> all = equals_of(items, page);
+  if (std::all_of(all.begin(), all.end(), [](const Equals& equals) { return equals.members.size() == 1; })) return;
+  for (const Equals& equals : all) arrange_alike(items, equals, page);
+  enlarge_alike(items, all, page);
+  for (size_t c = 0; c < page.columns.size(); ++c) place_cells(items, page.cuts[c], page.room, page.columns[c]);
+  page.score = score_of(page, canvas);
+}
+
 std::vector<double> costs_before(const std::vector<Item>& items, const std::vector<size_t>& groups, const Room& room) {
   std::vector<double> before{0};
   for (size_t g = 0; g + 1 < groups.size(); ++g) {
@@ -410,6 +504,7 @@ Candidate lay_page(const std::vector<Item>& items, size_t begin, size_t end, con
       candidate.columns.push_back(lay_column(items, candidate.cuts[c], candidate.cuts[c + 1], candidate.room));
     candidate.score = score_of(candidate, canvas);
     if (groups.size() <= kRefinedGroups) refine(items, groups, canvas, candidate);
+    equalize(items, canvas, candidate);
     if (best.columns.empty() || candidate.score > best.score) best = std::move(candidate);
     ++tried;
   }

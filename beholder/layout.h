@@ -44,7 +44,8 @@ struct FitMetrics {
 Layout classic_layout(const std::vector<TensorShape>& tensors, bool show_all, int64_t max_values = 0);
 
 /// A canvas of fixed size with several columns. Never fails: degrades by CaptionDetail, then smallest blocks, then
-/// pages. `page` is clamped.
+/// pages. `page` is clamped. Sections of one page that have the same kind and shape show the same part of their tensors
+/// in blocks of the same size, whatever room their columns have left.
 Layout fit_layout(const std::vector<TensorShape>& tensors, int width, int height, bool show_all, int page = 0,
                   int64_t max_values = 0);
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <functional>
 #include <sstream>
+#include <utility>
 
 namespace beholder {
 namespace {
@@ -42,40 +43,40 @@ std::string what_is_shown(const Section& section) {
   return (section.sampled ? "sample " : "shown ") + size;
 }
 
-/// One line of text between a left and a right end, filled from both.
-class Line {
- public:
-  Line(const TextCanvas& canvas, const Rect& room, int size, int space)
-      : canvas_(canvas), clip_(room), size_(size), space_(space), left_(room.x), right_(room.x + room.width) {}
-
-  // Each draws only where there is room, `reserve` pixels at least.
-  void from_left(const std::string& text, TextColor color) {
-    if (text.empty() || !fits(text_width(text, size_))) return;
-    left_ = draw_text(canvas_, left_ + gap(), baseline_in(clip_, size_), text, color, size_, clip_);
-    begun_ = true;
-  }
-  void from_right(const std::string& text, TextColor color, int reserve = 0) {
-    const int width = text_width(text, size_);
-    if (text.empty() || !fits(std::max(width, reserve))) return;
-    draw_text(canvas_, right_ - width, baseline_in(clip_, size_), text, color, size_, clip_);
-    right_ -= width + space_;
-  }
-  // Drawn in any case, what does not fit is cut off.
-  void name(const std::string& text, TextColor color, int size) {
-    left_ = draw_text(canvas_, left_, baseline_in(clip_, size), text, color, size, clip_);
-    begun_ = true;
-  }
-
- private:
-  int gap() const { return begun_ ? space_ : 0; }
-  bool fits(int width) const { return left_ + gap() + width <= right_; }
-
-  TextCanvas canvas_;
-  Rect clip_;
-  int size_, space_;
-  int left_, right_;
-  bool begun_ = false;
+/// What stands in a line beside its name.
+struct Part {
+  std::string text;
+  TextColor color;
+  bool right;       // at the right end
+  int place = 0;    // from that end: the order in which they stand
+  int reserve = 0;  // pixels at least
 };
+
+/// Draws as many of `parts` as there is room for, the most important first: the first that has none, and all after it,
+/// are left out. `left`: where the name ends.
+void draw_parts(const TextCanvas& canvas, std::vector<Part> parts, const Rect& room, int left, int size, int space) {
+  int right = room.x + room.width;
+  int free = right - left;
+  size_t count = 0;
+  for (; count < parts.size(); ++count) {
+    const int width = text_width(parts[count].text, size);
+    if (parts[count].text.empty()) continue;
+    if (space + std::max(width, parts[count].reserve) > free) break;
+    free -= space + width;
+  }
+  parts.resize(count, {});
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.place < b.place; });
+  for (const Part& part : parts) {
+    if (part.text.empty()) continue;
+    if (part.right) {
+      right -= text_width(part.text, size);
+      draw_text(canvas, right, baseline_in(room, size), part.text, part.color, size, room);
+      right -= space;
+    } else {
+      left = draw_text(canvas, left + space, baseline_in(room, size), part.text, part.color, size, room);
+    }
+  }
+}
 
 struct FittedName {
   std::string text;
@@ -117,7 +118,7 @@ std::string elided(const std::string& name, int room, int size) {
 }
 
 void draw_caption(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement,
-                  bool details) {
+                  CaptionDetail details) {
   if (section.caption.height <= 0 || section.caption.width <= 0) return;
   const double scale = placement.scale;
   Rect room = placement.on_canvas(section.caption);
@@ -128,23 +129,34 @@ void draw_caption(const TextCanvas& canvas, const Section& section, const Sectio
     const int before_strip = placement.on_canvas(section.picture).x - scaled(kInlineGap, scale) - room.x;
     room.width = std::min(room.width, std::max(1, before_strip));
   }
-  auto [name, name_size] = fitted_name(info.name.empty() ? "(no name)" : info.name, room.width, size);
-  name = elided(name, room.width, name_size);
-  // In the order of importance: what has no room is left out. What is not finite goes before everything, and reddens
-  // the name where it has no room.
+  const auto beside_name = [&](const std::string& text) { return text.empty() ? 0 : space + text_width(text, size); };
+  const std::string full_name = info.name.empty() ? "(no name)" : info.name;
+  // How much of the tensor is shown goes last of all: a name loses its beginning before. What is not finite reddens the
+  // name where it has no room.
+  const std::string shown = details != CaptionDetail::None ? what_is_shown(section) : "";
+  bool parts_fit = true;
+  FittedName name = fitted_name(full_name, room.width - beside_name(shown), size);
+  if (text_width(name.text, name.size) > room.width - beside_name(shown)) {
+    parts_fit = false;
+    name = fitted_name(full_name, room.width, size);
+    name.text = elided(name.text, room.width, name.size);
+  }
   const std::string bad = not_finite(info.statistics);
-  const bool bad_fits = text_width(name, name_size) + space + text_width(bad, size) <= room.width;
-  Line line(canvas, room, size, space);
-  line.name(name, !bad.empty() && !bad_fits ? kRed : section.caption_inline ? kVectorName : kBright, name_size);
-  line.from_right(bad, kRed);
-  line.from_right(absence(info), kAmber);
-  if (!details) return;
-  line.from_left(times(info.shape), kQuiet);
-  // Room for the widest range, so that it does not come and go as its digits change.
-  line.from_right(range(info), kQuiet, text_width("-0.00 … -0.00", letters(scale)));
-  line.from_left(what_is_shown(section), kQuiet);
-  if (info.dead_share && *info.dead_share > 0) line.from_right("dead " + percent(*info.dead_share), kAmber);
-  if (info.relative_change) line.from_right("changed by " + percent(*info.relative_change), kQuiet);
+  const bool bad_fits =
+      parts_fit && text_width(name.text, name.size) + beside_name(shown) + beside_name(bad) <= room.width;
+  const TextColor color = !bad.empty() && !bad_fits ? kRed : section.caption_inline ? kVectorName : kBright;
+  const int left = draw_text(canvas, room.x, baseline_in(room, name.size), name.text, color, name.size, room);
+  if (!parts_fit) return;
+  // In the order of importance.
+  std::vector<Part> parts{{shown, kQuiet, false, 1}, {bad, kRed, true}, {absence(info), kAmber, true}};
+  if (details == CaptionDetail::Full) {
+    parts.push_back({times(info.shape), kQuiet, false, 0});
+    // Room for the widest range, so that it does not come and go as its digits change.
+    parts.push_back({range(info), kQuiet, true, 0, text_width("-0.00 … -0.00", letters(scale))});
+    if (info.dead_share && *info.dead_share > 0) parts.push_back({"dead " + percent(*info.dead_share), kAmber, true});
+    if (info.relative_change) parts.push_back({"changed by " + percent(*info.relative_change), kQuiet, true});
+  }
+  draw_parts(canvas, std::move(parts), room, left, size, space);
 }
 
 void draw_label(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement) {
@@ -204,7 +216,7 @@ void draw_section_texts(const TextCanvas& canvas, const Picture& picture, const 
       draw_label(canvas, layout.sections[i], picture.sections[i], placement);
     } else if (layout.captions != CaptionDetail::None) {
       draw_caption(canvas, layout.sections[i], picture.sections[i], placement,
-                   layout.captions == CaptionDetail::Full && picture.settings.info);
+                   picture.settings.info ? layout.captions : CaptionDetail::None);
     }
   }
 }

@@ -138,7 +138,10 @@ TEST_CASE("captions: name, shape and range; with less room less of it") {
     CHECK(full.left <= room.x + 2);
   }
   SECTION("the name alone") {
-    edit_layout(*picture, [](Layout& l) { l.captions = CaptionDetail::Name; });
+    edit_layout(*picture, [](Layout& l) {
+      l.captions = CaptionDetail::Name;
+      l.sections[0].complete = true;
+    });
     const Ink name = ink_in(*picture, room);
     CHECK(name.right < room.x + 130);
     CHECK(name.pixels > 50);
@@ -164,6 +167,80 @@ TEST_CASE("captions: name, shape and range; with less room less of it") {
     });
     CHECK(ink_in(*picture, room).pixels == 0);
   }
+}
+
+namespace {
+
+/// A picture whose first caption is `width` pixels wide, and shows of its tensor `part`.
+std::shared_ptr<Picture> with_caption(int width, bool part, CaptionDetail details, bool vector = false) {
+  auto picture = small();
+  picture->sections[0].name = "encoder.layers.3.conv.weight";
+  picture->sections[0].statistics.min = part ? -1.25 : -0.25;
+  edit_layout(*picture, [&](Layout& l) {
+    l.captions = details;
+    auto& section = l.sections[0];
+    section.caption_inline = vector;
+    section.caption.width = width;
+    if (vector) section.picture.x = section.caption.x + width + 6;
+    section.complete = !part;
+    section.sampled = false;
+    section.grid.row_position.resize(8);
+    section.grid.column_position.resize(20);
+  });
+  return picture;
+}
+
+bool different(const CaptionedPicture& a, const CaptionedPicture& b, const Rect& r) {
+  for (int y = r.y; y < r.y + r.height; ++y) {
+    const auto row = (static_cast<std::ptrdiff_t>(y) * a.width + r.x) * 3;
+    if (!std::equal(a.rgb.begin() + row, a.rgb.begin() + row + r.width * 3, b.rgb.begin() + row)) return true;
+  }
+  return false;
+}
+
+/// How many pieces of text stand in the first caption, apart by `least_gap` pixels.
+int words_in(const std::shared_ptr<Picture>& picture, int least_gap) {
+  const auto copy = captioned(*picture);
+  Rect column = picture->layout->sections[0].caption;
+  const int end = column.x + column.width;
+  column.width = 1;
+  int words = 0, empty = least_gap;
+  for (; column.x < end; ++column.x) {
+    if (ink_in(*picture, *copy, column).pixels == 0) {
+      ++empty;
+      continue;
+    }
+    words += empty >= least_gap;
+    empty = 0;
+  }
+  return words;
+}
+
+}  // namespace
+
+TEST_CASE("how much of a tensor is shown is said at any width, before its shape, its range and the name's beginning") {
+  const bool vector = GENERATE(false, true);
+  const auto details = GENERATE(CaptionDetail::Full, CaptionDetail::Name);
+  const int shown = text_width("shown 8×20", 11), shortest = text_width("…conv.weight", 8), space = 8;
+  int words_before = 0;
+  for (int width = 10; width <= 600; ++width) {
+    INFO("vector " << vector << ", width " << width);
+    const auto part = with_caption(width, true, details, vector);
+    const auto copy = captioned(*part);
+    const Rect room = part->layout->sections[0].caption;
+    // Drawn or not: is there another text where a picture of all values has its name alone?
+    const auto name_alone = captioned(*with_caption(width, false, CaptionDetail::Name, vector));
+    const bool said = different(*copy, *name_alone, room);
+    REQUIRE(said == (width >= shortest + space + shown));
+    REQUIRE(ink_in(*part, *copy, {room.x + room.width, room.y, 640 - room.x - room.width, 15}).pixels == 0);
+    if (details != CaptionDetail::Full || !said) continue;
+    // Wider captions never say less: name, shown, shape, range.
+    const int words = words_in(part, 7);
+    REQUIRE(words >= words_before);
+    REQUIRE(words >= 2);
+    words_before = words;
+  }
+  if (details == CaptionDetail::Full) CHECK(words_before == 4);
 }
 
 TEST_CASE("NaN and Inf are red") {

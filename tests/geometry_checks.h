@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "beholder/layout.h"
@@ -103,6 +105,27 @@ inline std::string wrong_layout(const Layout& layout, const std::vector<TensorSh
     if (!wrong.empty()) return tensors[section.tensor].name + ": " + wrong;
   }
   return layout.total_sections == tensors.size() ? "" : "wrong total";
+}
+
+/// Of the fit layout: tensors of one kind and shape are shown alike.
+inline std::string wrong_equals(const Layout& layout, const std::vector<TensorShape>& tensors) {
+  std::map<std::pair<beholder::Kind, Shape>, const Section*> firsts;
+  for (const Section& section : layout.sections) {
+    const TensorShape& t = tensors[section.tensor];
+    const Section& first =
+        *firsts.emplace(std::make_pair(resolve_kind(t.kind, t.shape), t.shape), &section).first->second;
+    const auto box = [](const Section& s) {
+      std::vector<int64_t> numbers;
+      for (const Range& range : s.selection.box) numbers.insert(numbers.end(), {range.start, range.step, range.count});
+      return numbers;
+    };
+    const bool alike = section.picture.width == first.picture.width && section.picture.height == first.picture.height &&
+                       box(section) == box(first) && section.row_at == first.row_at &&
+                       section.column_at == first.column_at && section.grid.row_position == first.grid.row_position &&
+                       section.grid.column_position == first.grid.column_position && section.reading == first.reading;
+    if (!alike) return t.name + ": shown otherwise than " + tensors[first.tensor].name + ", which has its shape";
+  }
+  return "";
 }
 
 inline int64_t values_of(const Layout& layout) {

@@ -57,7 +57,14 @@ TensorShape random_tensor(Random& random, int number) {
 std::vector<TensorShape> random_tensors(Random& random) {
   std::vector<TensorShape> tensors;
   const int64_t count = random.one_in(20) ? 1 + random.below(100) : 1 + random.below(8);
-  for (int k = 0; k < count; ++k) tensors.push_back(random_tensor(random, k));
+  const bool repeats = random.one_in(2);  // as layers do
+  for (int k = 0; k < count; ++k) {
+    tensors.push_back(random_tensor(random, k));
+    if (!repeats || k == 0 || random.one_in(3)) continue;
+    const TensorShape& like = tensors[static_cast<size_t>(random.below(k))];
+    tensors.back().kind = like.kind;
+    tensors.back().shape = like.shape;
+  }
   return tensors;
 }
 
@@ -108,6 +115,7 @@ TEST_CASE("100,000 shapes in the fit layout: nothing overlaps, leaves the canvas
       INFO("round " << round << ", " << width << " x " << height << ", page " << page << ", show all " << show_all
                     << ", bound " << max_values);
       REQUIRE(wrong(layout, tensors, max_values) == "");
+      REQUIRE(wrong_equals(layout, tensors) == "");
       REQUIRE(layout.width == width);
       REQUIRE(layout.height == height);
       REQUIRE(layout.page == page);

@@ -105,6 +105,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (kind % 3 == 1) {
     layout = fit_layout(tensors, width, height, show_all, page, max_values);
     fuzz::expect(layout.width == width && layout.height == height, "fit has another canvas");
+    const std::string unlike = geometry_checks::wrong_equals(layout, tensors);
+    fuzz::expect(unlike.empty(), unlike.c_str());
   } else {
     if (tensors.empty()) return 0;
     shown.resize(1);
