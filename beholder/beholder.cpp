@@ -1,6 +1,5 @@
 #include "beholder/beholder.h"
 
-#include <ATen/core/grad_mode.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
@@ -11,14 +10,13 @@
 #include <filesystem>
 #include <functional>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "beholder/activation_session.h"
+#include "beholder/activation_watch.h"
 #include "beholder/capture.h"
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
-#include "beholder/forward_hooks.h"
 #include "beholder/graph_capture.h"
 #include "beholder/log.h"
 #include "beholder/pipeline.h"
@@ -75,8 +73,7 @@ struct Beholder::Impl {
   }
 
   ~Impl() {
-    disarm();
-    hooks.reset();
+    watch->close();
     say_that_nothing_was_shown();
     pipeline.end();  // what was captured is rendered,
     dispatcher.close(
@@ -109,9 +106,7 @@ struct Beholder::Impl {
   bool finish_activations(Clock::time_point now);
   void wait_for_activations(Clock::time_point now);
   void arm(Clock::time_point now);
-  void disarm();
   void list_changed();
-  void on_output(const ActivationOutput& output);
 
   std::shared_ptr<const Plan> fitting_plan() const;
   std::shared_ptr<const Plan> plan_within_patience(Clock::time_point now);
@@ -148,24 +143,19 @@ struct Beholder::Impl {
   std::vector<c10::Device> devices;  // of the newest plan, else of the parameters
   std::shared_ptr<const Plan> indexed_plan;
   std::unique_ptr<GatherIndex> index;
-  std::unique_ptr<ForwardHooks> hooks;
-  bool hooks_stale = true;
-  std::unique_ptr<ActivationSession> session;  // while armed
-  std::unordered_map<std::string, int64_t> tap_calls;
+  const std::shared_ptr<ActivationWatch> watch = std::make_shared<ActivationWatch>(pipeline.errors());
+  bool modules_changed = true;  // since the watch was told
   int armed_updates = 0;
   int64_t sessions = 0, calm_sessions = 0;
   bool armed_by_attach = false;
-  double armed_seconds = 0;                           // that watching has taken since arming
-  double seconds_before = 0, seconds_of_forward = 0;  // until the first output, and from there to the last
-  bool something_came = false;                        // activations, since the list of modules changed
-  std::string said_nothing;                           // the message of the last picture that says so, and its settings
+  bool something_came = false;  // activations, since the list of modules changed
+  std::string said_nothing;     // the message of the last picture that says so, and its settings
   uint64_t said_revision = 0;
   Clock::time_point armed_at{};
-  double unpaid_seconds = 0;  // of taps, of waiting, and after the last bill
+  double unpaid_seconds = 0;  // of waiting, and after the last bill
   bool said_no_gradients = false, said_no_activations = false;
 
-  // Read by state() and tap().
-  std::atomic<bool> armed{false};
+  // Read by state().
   std::atomic<int64_t> step{0}, last_step{0}, updates{0}, captures{0}, drops{0}, in_graphs{0};
   std::atomic<double> update_seconds{0}, overhead{0}, fps_real{0};
 };
@@ -181,7 +171,7 @@ bool Beholder::Impl::follow_settings(Clock::time_point now) {
 }
 
 bool Beholder::Impl::due(Clock::time_point now) const {
-  if (session) return !session->empty() || now >= armed_at + kArmedLong;
+  if (watch->on()) return !watch->empty() || now >= armed_at + kArmedLong;
   const auto background = pipeline.not_before();
   if (settings->revision() == seen_revision) {
     return !schedule.quiet(now) && schedule.due(wish_of(current), now, background);
@@ -192,17 +182,16 @@ bool Beholder::Impl::due(Clock::time_point now) const {
 
 void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now_please) {
   const auto now = Clock::now();
-  if (!session && !follow_settings(now) && !now_please) return;
+  if (!watch->on() && !follow_settings(now) && !now_please) return;
   struct Bill {  // is paid after an exception too
     Impl& impl;
     Clock::time_point started;
     double cpu = thread_cpu_seconds();
     bool settled = false;
     double taken() {
-      const double hooks = impl.hooks ? impl.hooks->take_seconds() : 0;
-      impl.armed_seconds += hooks;
       const double now_cpu = thread_cpu_seconds();
-      return now_cpu - std::exchange(cpu, now_cpu) + hooks + std::exchange(impl.unpaid_seconds, 0.0);
+      return now_cpu - std::exchange(cpu, now_cpu) + impl.watch->take_seconds() +
+             std::exchange(impl.unpaid_seconds, 0.0);
     }
     void settle() {
       impl.pay(started, taken());
@@ -223,13 +212,13 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
   at_once = now_please;
   if (inside_graph()) {
     in_graphs.fetch_add(1, std::memory_order_relaxed);
-    if (!session) schedule.look_again(now);
+    if (!watch->on()) schedule.look_again(now);
     return;
   }
   const BesideGraphs beside(devices);
-  // Modules are often moved to their device after attach().
-  if (session && armed_by_attach && hooks->moved()) disarm();
-  if (session && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
+  // Modules are often moved to their device after attach(), and trained on another thread.
+  if (watch->on() && (!watch->on_this_thread() || (armed_by_attach && watch->moved()))) watch->disarm();
+  if (watch->on() && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
     if (!finish_activations(now)) return;
     bill.settle();
     // Steps may be slower than the pictures wished: the next one shall not wait for another update() to be armed by.
@@ -237,8 +226,8 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
       arm(now);
     return;
   }
-  if (session) {  // of other settings
-    disarm();
+  if (watch->on()) {  // of other settings
+    watch->disarm();
     if (!follow_settings(now) && !now_please) return;
   }
   if (tensors.refresh(now)) list_changed();
@@ -274,7 +263,7 @@ void Beholder::Impl::prepare() {
   if (!schedule.due(wish_of(current), now, pipeline.not_before())) return;
   if (current.values == Values::Activations) {
     if (!inside_graph()) arm(now);
-    armed_by_attach = session != nullptr;
+    armed_by_attach = watch->on();
   } else if (current.values == Values::Parameters || current.values == Values::Buffers) {
     collect(nullptr, nullptr);
     std::vector<TensorSpec> specs;
@@ -295,7 +284,8 @@ std::string Beholder::Impl::nothing_to_show(Values values) const {
       return attached ? "no gradients yet: call update() after backward() and before zero_grad()"
                       : "nothing attached: call attach(model)";
     case Values::Activations:
-      return attached ? "no activations seen: run forward between two calls of update(), on the same thread"
+      return attached ? "no activations seen: run forward between two calls of update(), on the same thread or with "
+                        "OnThisThread"
                       : "nothing attached: call attach(model), or tap(name, tensor)";
     case Values::Buffers:
       return attached ? "the attached modules own no buffers" : "nothing attached: call attach(model)";
@@ -462,17 +452,7 @@ void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing) {
 // ---- activations
 
 void Beholder::Impl::arm(Clock::time_point now) {
-  if (!hooks || hooks_stale) {
-    hooks = std::make_unique<ForwardHooks>([this](const ForwardHooks::Output& out) {
-      on_output(
-          {out.name, out.call, out.amended, out.grad_mode, /*tap=*/false, out.tensor, out.backwards, &out.parameter});
-    });
-    // Weakly: a module without parameters may be destroyed without our list of parameters changing.
-    for (const auto& [module, name] : tensors.modules()) {
-      hooks->add(std::shared_ptr<const torch::nn::Module>(module), name);
-    }
-    hooks_stale = false;
-  }
+  if (std::exchange(modules_changed, false)) watch->set_modules(tensors.modules());
   SlotLease lease;
   auto plan = fitting_plan();
   if (plan && !plan->tensors.empty()) {
@@ -484,72 +464,38 @@ void Beholder::Impl::arm(Clock::time_point now) {
   }
   armed_by_attach = false;
   const GatherIndex* const gathers = lease ? &index_of(plan) : nullptr;
-  session = std::make_unique<ActivationSession>(std::move(lease), gathers, refusals);
   armed_updates = 0;
   armed_at = now;
-  armed_seconds = -hooks->seconds();  // which are of before
-  seconds_before = seconds_of_forward = 0;
   ++sessions;
-  tap_calls.clear();
-  hooks->arm(schedule.watching_limit());
-  armed.store(true, std::memory_order_relaxed);
+  const bool until_complete = calm_sessions >= kCalm && sessions % kLookAround != 0;
+  watch->arm(std::make_unique<ActivationSession>(std::move(lease), gathers, refusals), devices,
+             {schedule.watching_limit(), schedule.forward_limit(), until_complete});
   schedule.look_at_each();
-}
-
-/// Gives up what is being captured: the modules that the hooks follow may be destroyed soon.
-void Beholder::Impl::disarm() {
-  if (!session) return;
-  armed.store(false, std::memory_order_relaxed);
-  if (hooks) hooks->disarm();
-  session.reset();
 }
 
 /// The list of tensors is another one than before.
 void Beholder::Impl::list_changed() {
   ++list;
-  hooks_stale = true;
+  modules_changed = true;
   something_came = false;
   calm_sessions = 0;
   places.list_changed();
   refusals.clear();
 }
 
-void Beholder::Impl::on_output(const ActivationOutput& output) {
-  if (!session || copied()) return;
-  if (output.tensor.defined() && records_graph(output.tensor.device())) {
-    in_graphs.fetch_add(1, std::memory_order_relaxed);
-    return;
-  }
-  const bool first = session->empty();
-  const double watched = armed_seconds + hooks->seconds();
-  if (first) {
-    seconds_before = watched;
-    hooks->allow(schedule.forward_limit());
-  }
-  try {
-    const BesideGraphs beside(devices);
-    if (session->add(output)) seconds_of_forward = watched - seconds_before;
-  } catch (const std::exception& e) {
-    pipeline.errors().report("capturing an activation", output.name + ": " + e.what());
-  }
-  // Everything that is known has come: what follows costs nothing.
-  if (!session->complete() || session->needs_place() || calm_sessions < kCalm || sessions % kLookAround == 0) return;
-  armed.store(false, std::memory_order_relaxed);
-  if (hooks) hooks->disarm_soon();
-}
-
 /// An update() while hooks are armed, or were until all had come. True where the next forward may be armed.
 bool Beholder::Impl::finish_activations(Clock::time_point now) {
-  if (session->empty()) {
+  if (watch->empty()) {
     wait_for_activations(now);
     return false;
   }
+  // A forward on another thread that has begun is awaited.
+  if (watch->busy() && watch->armed() && !at_once && now < armed_at + kArmedLong) return false;
+  const auto capture = watch->finish();
+  if (!capture.session) return false;
   something_came = true;
-  const bool given_up = armed.load(std::memory_order_relaxed) && !hooks->armed();
-  armed.store(false, std::memory_order_relaxed);
-  hooks->disarm();
-  schedule.watched(seconds_before, std::max(seconds_of_forward, 1e-6), given_up);
-  const auto done = std::move(session);
+  schedule.watched(capture.seconds_before, std::max(capture.seconds_of_forward, 1e-6), capture.given_up);
+  const auto& done = capture.session;
   const bool captured_some = done->captured();
   calm_sessions = done->plan() && !done->needs_place() ? calm_sessions + 1 : 0;
   if (!done->plan() || done->needs_place()) {
@@ -574,14 +520,14 @@ bool Beholder::Impl::finish_activations(Clock::time_point now) {
 void Beholder::Impl::wait_for_activations(Clock::time_point now) {
   ++armed_updates;
   if (tensors.refresh(now)) {
-    disarm();
+    watch->disarm();
     list_changed();
     schedule.look_again(now);
     return;
   }
-  if (!hooks->armed()) {
-    schedule.watched(armed_seconds, 0, /*given_up=*/true);
-    disarm();
+  if (!watch->watching()) {
+    schedule.watched(watch->seconds_since_arming(), 0, /*given_up=*/true);
+    watch->disarm();
     schedule.look_again(now);
   }
   if (something_came || armed_updates < kArmedUpdates || now < armed_at + kArmedLong) return;
@@ -598,7 +544,7 @@ void Beholder::Impl::wait_for_activations(Clock::time_point now) {
   said_nothing = message;
   said_revision = seen_revision;
   submit(std::move(lease), now);
-  if (session) schedule.look_at_each();
+  if (watch->on()) schedule.look_at_each();
 }
 
 // ---- what comes of it
@@ -620,7 +566,7 @@ void Beholder::Impl::dropped_picture(Clock::time_point now, Clock::duration retr
 /// What a due update() takes of the training thread. CPU time, not wall time: what other threads take from this one is
 /// not ours. (But for what it waits.)
 void Beholder::Impl::pay(Clock::time_point started, double seconds) {
-  schedule.pay(started, seconds, session != nullptr);
+  schedule.pay(started, seconds, watch->on());
   update_seconds.store(schedule.usual_cost(), std::memory_order_relaxed);
   overhead.store(schedule.overhead(), std::memory_order_relaxed);
 }
@@ -641,7 +587,7 @@ Beholder& Beholder::operator=(Beholder&& other) noexcept {
 
 /// In a copy there are no threads to end, and no film is ours to finish: it is all left where it lies.
 void Beholder::leave_to_parent() noexcept {
-  if (impl_ && impl_->copied()) impl_.release()->disarm();
+  if (impl_ && impl_->copied()) impl_.release()->watch->abandon();
 }
 
 void Beholder::attach(const std::shared_ptr<torch::nn::Module>& module, const std::string& name) {
@@ -649,14 +595,14 @@ void Beholder::attach(const std::shared_ptr<torch::nn::Module>& module, const st
     log_warning("attach() was given a null module; ignored");
     return;
   }
-  impl_->disarm();
+  impl_->watch->disarm();
   impl_->tensors.attach(*module, module, /*owned=*/true, name);
   impl_->list_changed();
   impl_->pipeline.errors().guarded("attach()", [&] { impl_->prepare(); });
 }
 
 void Beholder::attach(torch::nn::Module& module, const std::string& name) {
-  impl_->disarm();
+  impl_->watch->disarm();
   impl_->tensors.attach(module, {}, /*owned=*/false, name);
   impl_->list_changed();
   impl_->pipeline.errors().guarded("attach()", [&] { impl_->prepare(); });
@@ -664,8 +610,7 @@ void Beholder::attach(torch::nn::Module& module, const std::string& name) {
 
 void Beholder::detach(const torch::nn::Module& module) {
   if (!impl_->tensors.detach(module)) return;
-  impl_->disarm();
-  impl_->hooks.reset();
+  impl_->watch->forget_modules();
   impl_->list_changed();
 }
 
@@ -721,7 +666,7 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
   Impl& impl = *impl_;
   if (impl.updating) return;  // called by a function that an update() calls
   if (impl.copied()) {
-    impl.disarm();
+    impl.watch->abandon();
     return;
   }
   const int64_t before = impl.updates.load(std::memory_order_relaxed);
@@ -741,17 +686,25 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
 
 bool Beholder::due() const noexcept { return impl_ && !impl_->copied() && impl_->due(Clock::now()); }
 
-bool Beholder::tapping() const noexcept { return impl_ && impl_->armed.load(std::memory_order_relaxed); }
+bool Beholder::tapping() const noexcept { return impl_ && impl_->watch->armed(); }
 
-void Beholder::tap_now(const char* name, const at::Tensor& x) noexcept {
-  const double cpu = thread_cpu_seconds();
-  try {
-    const std::string label(name);
-    impl_->on_output({label, impl_->tap_calls[label]++, /*amended=*/false, at::GradMode::is_enabled(), /*tap=*/true, x,
-                      impl_->hooks ? impl_->hooks->backwards() : 0});
-  } catch (...) {  // out of memory for a name: this picture lacks the tap
-  }
-  impl_->unpaid_seconds += thread_cpu_seconds() - cpu;
+void Beholder::tap_now(const char* name, const at::Tensor& x) noexcept { impl_->watch->tap(name, x); }
+
+OnThisThread::OnThisThread(const Beholder& beholder) noexcept {
+  if (!beholder.tapping()) return;
+  watch_ = beholder.impl_->watch;
+  watcher_ = watch_->enter(nullptr, "");
+}
+
+OnThisThread::OnThisThread(const Beholder& beholder, const torch::nn::Module& replica,
+                           const std::string& name) noexcept {
+  if (!beholder.tapping()) return;
+  watch_ = beholder.impl_->watch;
+  watcher_ = watch_->enter(&replica, name);
+}
+
+OnThisThread::~OnThisThread() {
+  if (watcher_) watch_->leave(*watcher_);
 }
 
 void Beholder::set_step(int64_t step) noexcept {
@@ -771,7 +724,7 @@ State Beholder::Impl::state() const {
   state.step = last_step.load();
   state.captured = captures.load();
   state.dropped = drops.load();
-  state.in_graphs = in_graphs.load();
+  state.in_graphs = in_graphs.load() + watch->in_graphs();
   state.fps_wished = settings->get().fps;
   state.fps_real = fps_real.load();
   state.overhead = overhead.load();

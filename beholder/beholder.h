@@ -20,6 +20,7 @@
 #include "beholder/options.h"
 #include "beholder/settings.h"
 #include "beholder/state.h"
+#include "beholder/tap.h"
 
 namespace torch {
 namespace nn {
@@ -75,6 +76,9 @@ class FrameOrFunction {
   at::Tensor (*call_)(const void*);
 };
 
+class ActivationWatch;
+struct Watcher;
+
 struct NowTag {};
 /// update(Now) shows this step, whatever FPS says.
 inline constexpr NowTag Now{};
@@ -82,9 +86,10 @@ inline constexpr NowTag Now{};
 /// Shows a training run. Movable.
 ///
 /// # Multithreading
-/// attach(), detach(), update(), tap(), set_step() and due() belong to the training thread: the one that runs forward,
-/// backward and the optimizer. add(), settings(), state() and snapshot requests may come from any thread. Each Beholder
-/// is independent; two training threads use one each.
+/// attach(), detach(), update(), set_step() and due() belong to the training thread: the one that runs forward,
+/// backward and the optimizer. add(), settings(), state() and snapshot requests may come from any thread. Activations
+/// are those of the training thread, and of threads that have an OnThisThread. Each Beholder is independent; two
+/// training threads use one each.
 ///
 /// # Errors
 /// The constructor throws std::invalid_argument for bad options. Nothing throws later: what goes wrong is logged once
@@ -155,7 +160,8 @@ class Beholder {
   bool due() const noexcept;
 
   /// Returns x, and shows it as an activation of this name: for what owns no parameter (ReLU, pooling, attention
-  /// maps). Costs the test of one flag unless activations are being captured.
+  /// maps). Costs the test of one flag unless activations are being captured. Any thread that is watched; on others it
+  /// shows nothing. Inside of modules beholder::tap(name, x) needs no Beholder.
   at::Tensor tap(const char* name, at::Tensor x) noexcept {
     if (tapping()) tap_now(name, x);
     return x;
@@ -177,8 +183,36 @@ class Beholder {
   bool tapping() const noexcept;
   void leave_to_parent() noexcept;
   void tap_now(const char* name, const at::Tensor& x) noexcept;
+  friend class OnThisThread;
 
   std::unique_ptr<Impl> impl_;
+};
+
+/// Watches the forward of another thread than the one that calls update(): of a worker, or of a replica in
+/// data_parallel. Around each forward:
+///
+///   std::thread worker([&] {
+///     const beholder::OnThisThread watched(beholder);
+///     output = net->forward(batch);
+///   });
+///
+/// Costs the test of one flag unless activations are being captured. A module that several threads run for one picture
+/// is shown for each: "conv1", "conv1 @2". A picture waits up to a second for forwards that have begun. On the thread
+/// that calls update() it changes nothing. Never throws; may end after its Beholder.
+/// REQUIRES that the Beholder is neither moved nor destroyed while this is constructed.
+class OnThisThread {
+ public:
+  explicit OnThisThread(const Beholder& beholder) noexcept;
+  /// Watches `replica` in place of the attached modules: one that has parameters of its own, as replicate() makes them.
+  /// `name` goes before the names of its modules. REQUIRES that the replica outlives this object.
+  OnThisThread(const Beholder& beholder, const torch::nn::Module& replica, const std::string& name = "") noexcept;
+  ~OnThisThread();
+  OnThisThread(const OnThisThread&) = delete;
+  OnThisThread& operator=(const OnThisThread&) = delete;
+
+ private:
+  std::shared_ptr<ActivationWatch> watch_;
+  std::shared_ptr<Watcher> watcher_;  // nullptr where there is nothing to watch
 };
 
 }  // namespace beholder

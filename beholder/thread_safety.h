@@ -26,6 +26,7 @@
 #define BEHOLDER_CAPABILITY(x) BEHOLDER_THREAD_ATTRIBUTE(capability(x))
 #define BEHOLDER_SCOPED_CAPABILITY BEHOLDER_THREAD_ATTRIBUTE(scoped_lockable)
 #define BEHOLDER_ACQUIRE(...) BEHOLDER_THREAD_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define BEHOLDER_TRY_ACQUIRE(...) BEHOLDER_THREAD_ATTRIBUTE(try_acquire_capability(__VA_ARGS__))
 #define BEHOLDER_RELEASE(...) BEHOLDER_THREAD_ATTRIBUTE(release_capability(__VA_ARGS__))
 /// A function that is right without its lock; a comment says why.
 #define BEHOLDER_NO_THREAD_SAFETY_ANALYSIS BEHOLDER_THREAD_ATTRIBUTE(no_thread_safety_analysis)
@@ -45,6 +46,7 @@ class BEHOLDER_CAPABILITY("mutex") BasicMutex {
 
   /// For what is held from one function to another; elsewhere a MutexLock.
   void lock() BEHOLDER_ACQUIRE() { native_.lock(); }
+  bool try_lock() BEHOLDER_TRY_ACQUIRE(true) { return native_.try_lock(); }
   void unlock() BEHOLDER_RELEASE() { native_.unlock(); }
 
  private:

@@ -13,6 +13,7 @@ set(BEHOLDER_PUBLIC_HEADERS
   beholder/settings.h
   beholder/state.h
   beholder/still_renderer.h
+  beholder/tap.h
   beholder/thread_safety.h)
 if(BEHOLDER_CALLBACKS)
   list(APPEND BEHOLDER_PUBLIC_HEADERS

@@ -838,7 +838,7 @@ TEST_CASE("where there is nothing to show the picture says so in words") {
   watched.beholder.settings().edit([](Settings& s) { s.filter = "", s.values = Values::Gradients; });
   says("no gradients yet: call update() after backward() and before zero_grad()");
   watched.beholder.settings().edit([](Settings& s) { s.values = Values::Activations; });
-  says("no activations seen: run forward between two calls of update(), on the same thread");
+  says("no activations seen: run forward between two calls of update(), on the same thread or with OnThisThread");
   watched.beholder.settings().edit([](Settings& s) { s.values = Values::Arrays; });
   says("no arrays passed: call update(arrays)");
   watched.beholder.settings().edit([](Settings& s) { s.values = Values::Frame; });
@@ -1253,6 +1253,229 @@ TEST_CASE("activations: the outputs of the training forward, of exactly the step
     CHECK(section(picture, "fc")->kind == Kind::Activation);
   }
   CHECK(watched.beholder.state().errors == 0);
+}
+
+namespace {
+
+/// Taps inside, and knows no Beholder.
+struct TappingImpl : torch::nn::Module {
+  torch::nn::Linear fc{3, 2};
+  TappingImpl() { register_module("fc", fc); }
+  Tensor forward(const Tensor& x) { return beholder::tap(std::string("out"), fc(beholder::tap("in", x)).relu()); }
+};
+TORCH_MODULE(Tapping);
+
+/// One that is copied, and whose forward runs on a thread of LibTorch's.
+struct ReplicaImpl : torch::nn::Cloneable<ReplicaImpl> {
+  torch::nn::Linear fc{nullptr};
+  const beholder::Beholder* watched_by = nullptr;
+  ReplicaImpl() { reset(); }
+  void reset() override { fc = register_module("fc", torch::nn::Linear(3, 2)); }
+  Tensor forward(const Tensor& x) {
+    const OnThisThread watched(*watched_by, *this, "replica");
+    return fc(x);
+  }
+};
+TORCH_MODULE(Replica);
+
+/// Runs `call` on a thread of its own, and waits for its end.
+void elsewhere(const std::function<void()>& call) { std::thread(call).join(); }
+
+}  // namespace
+
+TEST_CASE("taps: inside of a module that knows no Beholder, in each Beholder that watches the thread") {
+  Watched first(quick(Values::Activations)), second(quick(Values::Activations));
+  Tapping net;
+  first.beholder.attach(net);
+  second.beholder.attach(net, "net");
+  Tensor out;
+  const auto step = [&] {
+    const Tensor x = torch::randn({4, 3});
+    out = net->forward(x);
+    CHECK(out.sizes() == at::IntArrayRef({4, 2}));
+    first.beholder.update();
+    second.beholder.update();
+  };
+  const auto whole = [](const Picture& p) { return p.sections.size() == 3; };
+  CHECK(names(first.next(whole, step)) == Names{"in", "fc", "out"});
+  CHECK(names(second.next(whole, step)) == Names{"in", "net.fc", "out"});
+  // What it returns is what it was given, also where nobody watches.
+  const Tensor x = torch::randn({2, 2});
+  elsewhere([&] { CHECK(beholder::tap("elsewhere", x).is_same(x)); });
+  elsewhere([&] { CHECK(first.beholder.tap("elsewhere", x).is_same(x)); });
+  REQUIRE(first.settle());
+  for (const auto& picture : first.collector->pictures()) CHECK_FALSE(section(picture, "elsewhere"));
+}
+
+TEST_CASE("taps: a Beholder that has ended, or was armed on another thread, gets none") {
+  Tapping net;
+  const auto forward = [&] { net->forward(torch::randn({4, 3})); };
+  for (int round = 0; round < 3; ++round) {
+    auto watched = std::make_unique<Watched>(quick(Values::Activations));
+    watched->beholder.attach(net);
+    elsewhere([&] {
+      forward();
+      watched->beholder.update();
+      forward();
+    });
+    forward();
+    elsewhere([&] { watched.reset(); });
+    forward();
+  }
+}
+
+TEST_CASE("threads: a training on another thread than the one that attached is shown") {
+  for (const Values values : {Values::Parameters, Values::Activations}) {
+    INFO(to_string(values));
+    Watched watched(quick(values));
+    Net net;
+    watched.beholder.attach(net);  // arms this thread
+    Shown picture;
+    elsewhere([&] {
+      picture = watched.next([](const Picture& p) { return p.sections.size() >= 2; },
+                             [&] {
+                               forward_backward(net);
+                               watched.beholder.update();
+                             });
+    });
+    CHECK(picture);
+  }
+}
+
+TEST_CASE("threads: a forward on a worker thread is shown with OnThisThread, with the values of its step") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  std::map<int64_t, Tensor> outputs;
+  int64_t n = 0;
+  const auto forward = [&] {
+    const OnThisThread here(watched.beholder), twice_is_once(watched.beholder);
+    const Tensor hidden = beholder::tap("relu", net->conv(batch()).relu());
+    outputs[n] = watched.beholder.tap("out", net->fc(hidden.flatten(1))).detach();
+  };
+  std::function<void()> step;
+  SECTION("a new thread for each step") {
+    step = [&] {
+      elsewhere(forward);
+      watched.beholder.update();
+      ++n;
+    };
+  }
+  SECTION("the thread that calls update() as well") {
+    step = [&] {
+      forward();
+      watched.beholder.update();
+      ++n;
+    };
+  }
+  REQUIRE(eventually([&] { return watched.collector->count() >= 4; }, step));
+  REQUIRE(watched.settle());
+  for (const auto& picture : watched.collector->pictures()) {
+    CHECK(names(picture) == Names{"conv", "relu", "fc", "out"});
+    CHECK(shows(picture, "fc", outputs.at(picture->step)));
+    CHECK(shows(picture, "out", outputs.at(picture->step)));
+  }
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("threads: where two run the same module at once both are shown; one after the other are two calls") {
+  Watched watched(quick(Values::Activations));
+  Net net;
+  watched.beholder.attach(net);
+  std::atomic<int> inside{0};
+  const auto forward = [&](int size, int threads) {
+    const OnThisThread here(watched.beholder);
+    const Tensor hidden = net->conv(batch(size)).relu();
+    // Nobody goes on before all have begun.
+    for (++inside; inside % threads != 0;) std::this_thread::yield();
+    net->fc(hidden.flatten(1));
+  };
+  const auto whole = [](const Picture& p) { return p.sections.size() == 4; };
+  SECTION("at once") {
+    const Shown picture = watched.next(whole, [&] {
+      std::thread other([&] { forward(3, 2); });
+      forward(5, 2);  // the thread that calls update() takes part
+      other.join();
+      inside = 0;
+      watched.beholder.update();
+    });
+    Names all = names(picture);
+    std::sort(all.begin(), all.end());
+    CHECK(all == Names{"conv", "conv @2", "fc", "fc @2"});
+    // Whoever came first: a thread's outputs stand under one number.
+    REQUIRE(section(picture, "fc @2"));
+    CHECK(section(picture, "conv")->shape[0] == section(picture, "fc")->shape[0]);
+    CHECK(section(picture, "conv @2")->shape[0] == section(picture, "fc @2")->shape[0]);
+  }
+  SECTION("one after the other, on one thread") {
+    const Shown picture = watched.next(whole, [&] {
+      elsewhere([&] {
+        forward(3, 1);
+        forward(5, 1);
+      });
+      watched.beholder.update();
+    });
+    CHECK(names(picture) == Names{"conv", "fc", "conv #2", "fc #2"});
+  }
+}
+
+TEST_CASE("threads: replicas with parameters of their own are shown where their forward says so") {
+  Watched watched(quick(Values::Activations));
+  Replica net;
+  net->watched_by = &watched.beholder;
+  watched.beholder.attach(net, "net");
+  const auto step = [&] {
+    // As torch::nn::parallel::data_parallel does, whose header only the CUDA build of LibTorch can compile.
+    std::vector<std::shared_ptr<ReplicaImpl>> replicas;
+    for (int i = 0; i < 2; ++i) replicas.push_back(std::dynamic_pointer_cast<ReplicaImpl>(net->clone()));
+    at::parallel_for(0, 2, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) replicas[static_cast<size_t>(i)]->forward(torch::randn({2 + i, 3}));
+    });
+    watched.beholder.update();
+  };
+  const Shown picture = watched.next([](const Picture& p) { return p.sections.size() == 2; }, step);
+  REQUIRE(picture);
+  // Two threads at once, or one that runs both.
+  const Names all = names(picture);
+  CHECK(all[0] == "replica.fc");
+  CHECK((all[1] == "replica.fc @2" || all[1] == "replica.fc #2"));
+}
+
+TEST_CASE("threads: forwards of a thread that waits for nobody are shown whole, and end when they like") {
+  std::atomic<bool> end{false};
+  Net net;
+  auto watched = std::make_unique<Watched>(quick(Values::Activations));
+  watched->beholder.attach(net);
+  std::mutex owner;  // of `watched`
+  std::thread actor([&] {
+    while (!end) {
+      std::unique_lock<std::mutex> lock(owner);
+      if (!watched) break;
+      const OnThisThread here(watched->beholder);
+      lock.unlock();
+      const torch::NoGradGuard no_grad;
+      const Tensor hidden = net->conv(batch()).relu();
+      std::this_thread::sleep_for(1ms);
+      net->fc(hidden.flatten(1));
+    }
+  });
+  int whole = 0;
+  CHECK(eventually(
+      [&] {
+        whole = 0;
+        for (const auto& picture : watched->collector->pictures()) {
+          whole += section(picture, "fc") && !section(picture, "fc")->absent_since ? 1 : 0;
+        }
+        return whole >= 5;
+      },
+      [&] { watched->beholder.update(); }));
+  {
+    std::lock_guard<std::mutex> lock(owner);  // in the middle of its forward
+    watched.reset();
+  }
+  end = true;
+  actor.join();
+  CHECK(whole >= 5);
 }
 
 TEST_CASE("taps: dead units, a module's name, what is undefined, and a name that is none") {
