@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "beholder/callbacks/captions.h"
+#include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/live_access.h"
 #include "beholder/callbacks/live_actions.h"
 #include "beholder/callbacks/live_encodings.h"
@@ -552,7 +553,9 @@ class LiveEndpoints::Http : public httplib::Server {
     });
     struct stat status {};
     if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) return no_film();
-    const auto size = static_cast<int64_t>(status.st_size);
+    const bool video = name.back() != 'l';
+    // The line that an index ends with may be torn.
+    const auto size = video ? static_cast<int64_t>(status.st_size) : whole_lines(descriptor, status.st_size);
     response.set_header("Accept-Ranges", "bytes");
     std::optional<std::pair<int64_t, int64_t>> range;
     try {
@@ -570,7 +573,6 @@ class LiveEndpoints::Http : public httplib::Server {
       response.set_header("Content-Range", "bytes " + std::to_string(first) + "-" + std::to_string(first + length - 1) +
                                                "/" + std::to_string(size));
     }
-    const bool video = name.back() != 'l';
     response.set_header("Content-Disposition", "attachment; filename=\"" + name + "\"");
     const std::string type = !video ? "application/x-ndjson" : name.back() == '4' ? "video/mp4" : "video/x-matroska";
     if (length == 0) {

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "beholder/callbacks/captions.h"
+#include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
 #include "beholder/thread_safety.h"
@@ -67,58 +68,10 @@ std::string index_line(const Picture& picture, int64_t frame) {
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-/// The lines beside a film. Each goes to the system at once.
-class IndexFile {
- public:
-  /// Claims the film's name: std::system_error EEXIST where it is taken.
-  explicit IndexFile(std::string path) : path_(std::move(path)) {
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "cannot create " + path_);
-  }
-  ~IndexFile() { ::close(fd_); }
-  IndexFile(const IndexFile&) = delete;
-  IndexFile& operator=(const IndexFile&) = delete;
-
-  void append(const std::string& line) {
-    size_t written = 0;
-    while (written < line.size()) {
-      const ssize_t n = ::write(fd_, line.data() + written, line.size() - written);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) throw std::system_error(n < 0 ? errno : ENOSPC, std::generic_category(), "cannot write " + path_);
-      written += static_cast<size_t>(n);
-    }
-    bytes_ += static_cast<int64_t>(line.size());
-    ends_.push_back(bytes_);
-  }
-  /// The film now holds `frames` for good: ends of lines before are not needed any more.
-  void safe(int64_t frames) {
-    while (first_ < frames && !ends_.empty()) {
-      safe_end_ = ends_.front();
-      ends_.pop_front();
-      ++first_;
-    }
-  }
-  /// Cuts what the film has lost: one line per frame again.
-  void cut(int64_t frames) noexcept {
-    safe(frames);
-    if (::ftruncate(fd_, safe_end_) == 0) bytes_ = safe_end_;
-  }
-  int64_t bytes() const { return bytes_; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  int fd_ = -1;
-  int64_t bytes_ = 0;
-  int64_t first_ = 0;         // frame of ends_.front()
-  int64_t safe_end_ = 0;      // end of the line of frame first_ - 1
-  std::deque<int64_t> ends_;  // of the lines from frame first_ on
-};
-
 /// A film that is being written: an mp4 or a folder of PNGs, and its index.
 struct Film {
   int width = 0, height = 0;
-  std::unique_ptr<IndexFile> index;
+  std::unique_ptr<FilmIndex> index;
   std::unique_ptr<VideoWriter> video;  // one of these two
   std::unique_ptr<PngFolder> pngs;
 
@@ -200,7 +153,7 @@ bool Recorder::State::try_begin(const std::string& name, int width, int height) 
   made->height = height;
   const std::string stem = directory + "/video-" + name;
   try {
-    made->index = std::make_unique<IndexFile>(stem + ".jsonl");
+    made->index = std::make_unique<FilmIndex>(stem + ".jsonl");
   } catch (const std::system_error& e) {
     if (e.code().value() == EEXIST) return false;
     throw;
@@ -213,6 +166,7 @@ bool Recorder::State::try_begin(const std::string& name, int width, int height) 
         video.frames_per_second = options.frames_per_second;
         video.encoder = options.encoder;
         made->video = std::make_unique<VideoWriter>(stem, width, height, video);
+        made->video->before_writing([index = made->index.get()](int64_t frames) { index->write(frames); });
       } catch (const EncoderError& e) {
         refused_width = width;
         refused_height = height;
@@ -251,15 +205,16 @@ void Recorder::State::begin_film(int width, int height) {
 }
 
 void Recorder::State::append(const Picture& picture, const uint8_t* rgb) {
+  // The line before the frame: see FilmIndex.
   const int64_t frame = film->frames();
+  film->index->add(index_line(picture, frame));
   if (film->video) {
     film->video->write(rgb);
   } else {
+    film->index->write(frame + 1);
     film->pngs->write(rgb, film->width, film->height);
   }
-  film->index->append(index_line(picture, frame));
-  const int64_t safe = film->frames_safe();
-  film->index->safe(safe);
+  film->index->safe(film->frames_safe());
   {
     MutexLock lock(mutex);
     ++told.frames;

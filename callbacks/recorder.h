@@ -38,8 +38,9 @@ struct RecorderState {
 ///
 /// Multithreading: open(), show() and close() as Callback says; state() from any thread.
 /// Shutdown: close() and the destructor finish the film; after SIGKILL all but the last fragment (15 frames or one
-/// second) can be read. The index may then have as many lines more than the film has frames. SIGINT and SIGTERM are
-/// like SIGKILL, unless the program handles them and lets its Beholder end: then the film is finished. Errors: when the
+/// second) can be read, and the index has a line for each of its frames. Where the process ended between the index and
+/// the film, it has lines of one fragment more, the last of them maybe torn: read_film_index() leaves these out. SIGINT
+/// and SIGTERM are like SIGKILL, unless the program handles them and lets its Beholder end. Errors: when the
 /// disk is full, the folder is removed or cannot be written, recording stops (Settings::recording becomes false) with
 /// one exception out of show(), complete fragments stay, and switching it on tries again. What no encoder takes becomes
 /// PNGs in video-frames-<time>/, with one line in the log.

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <exception>
+#include <functional>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -120,13 +122,16 @@ struct VideoWriter::State {
   int coded_width = 0, coded_height = 0;  // of the film
   std::string path, encoder;
   int fd = -1;
-  int disk_error = 0;        // errno of the first write that failed
-  int64_t position = 0;      // of the file descriptor
-  int64_t bytes = 0;         // the largest position
-  int64_t bytes_safe = 0;    // up to the end of the last complete fragment
-  int64_t frames = 0;        // given to the encoder
-  int64_t packets = 0;       // given to the muxer; one per frame
-  int64_t packets_safe = 0;  // in complete fragments
+  int disk_error = 0;  // errno of the first write that failed
+  std::function<void(int64_t)> before_writing;
+  int64_t told = 0;           // frames that it was told of
+  std::exception_ptr thrown;  // what it threw, on its way through libav
+  int64_t position = 0;       // of the file descriptor
+  int64_t bytes = 0;          // the largest position
+  int64_t bytes_safe = 0;     // up to the end of the last complete fragment
+  int64_t frames = 0;         // given to the encoder
+  int64_t packets = 0;        // given to the muxer; one per frame
+  int64_t packets_safe = 0;   // in complete fragments
   bool header_written = false;
   bool key_frame_next = true;
   Clock::time_point fragment_begin{};  // long ago: the first frame completes a fragment
@@ -155,10 +160,21 @@ struct VideoWriter::State {
   void complete_fragment();
   void close();
   void abandon() noexcept;
+  bool failed() const { return disk_error != 0 || thrown; }
   [[noreturn]] void fail(const char* doing, int error);
 
   // Called by libav. A negative return is kept by it as the context's error; disk_error remembers errno itself.
   int write_bytes(const uint8_t* data, int size) {
+    if (thrown) return AVERROR_EXTERNAL;
+    if (before_writing && told < packets) {
+      try {
+        before_writing(packets);
+        told = packets;
+      } catch (...) {
+        thrown = std::current_exception();
+        return AVERROR_EXTERNAL;
+      }
+    }
     int written = 0;
     while (written < size) {
       const ssize_t n = ::write(fd, data + written, static_cast<size_t>(size - written));
@@ -310,7 +326,9 @@ void VideoWriter::State::write_header(const EncoderChoice& choice) {
 void VideoWriter::State::fail(const char* doing, int error) {
   const int disk = disk_error;
   const std::string film = path;
+  const auto other = thrown;
   abandon();
+  if (other) std::rethrow_exception(other);
   if (disk != 0) throw std::system_error(disk, std::generic_category(), "cannot write " + film);
   throw EncoderError(std::string(doing) + " " + film + ": " + encoder + " says: " + describe(error));
 }
@@ -361,10 +379,10 @@ void VideoWriter::State::encode(const AVFrame* picture) {
     packet->stream_index = 0;
     packet->duration = 1;
     av_packet_rescale_ts(packet.get(), codec->time_base, format->streams[0]->time_base);
+    ++packets;  // first: the muxer may write some of it at once
     error = av_write_frame(format.get(), packet.get());
     av_packet_unref(packet.get());
-    if (error < 0 || disk_error != 0) fail("cannot write", error);
-    ++packets;
+    if (error < 0 || failed()) fail("cannot write", error);
     ++fragment_packets;
   }
   if (error != AVERROR(EAGAIN) && error != AVERROR_EOF) fail("cannot encode", error);
@@ -373,7 +391,7 @@ void VideoWriter::State::encode(const AVFrame* picture) {
 void VideoWriter::State::complete_fragment() {
   const int error = av_write_frame(format.get(), nullptr);
   avio_flush(io.get());
-  if (error < 0 || disk_error != 0) fail("cannot write", error);
+  if (error < 0 || failed()) fail("cannot write", error);
   packets_safe = packets;
   bytes_safe = position;
   fragment_packets = 0;
@@ -387,7 +405,7 @@ void VideoWriter::State::close() {
   complete_fragment();
   const int error = av_write_trailer(format.get());
   avio_flush(io.get());
-  if (error < 0 || disk_error != 0) fail("cannot finish", error);
+  if (error < 0 || failed()) fail("cannot finish", error);
   format.reset();
   io.reset();
   if (packets == 0) ::unlink(path.c_str());  // no player opens a film without frames
@@ -437,6 +455,8 @@ VideoWriter::~VideoWriter() {
   } catch (...) {  // documented: close() tells, the destructor does not
   }
 }
+
+void VideoWriter::before_writing(std::function<void(int64_t)> told) { state_->before_writing = std::move(told); }
 
 void VideoWriter::write(const uint8_t* rgb) {
   State& s = *state_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -44,6 +45,10 @@ class VideoWriter {
   VideoWriter(const VideoWriter&) = delete;
   VideoWriter& operator=(const VideoWriter&) = delete;
 
+  /// `told` is called before bytes go to the file, whenever they may be of a frame that it was not told of: with the
+  /// number of frames that the file may have from then on. What it throws comes out of write() or close(), and ends the
+  /// film as an error of the disk does.
+  void before_writing(std::function<void(int64_t frames)> told);
   /// Appends one frame. rgb: height x width x 3, row-major.
   void write(const uint8_t* rgb);
   /// Completes the last fragment and the file. Nothing happens on a second call.

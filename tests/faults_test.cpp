@@ -288,11 +288,11 @@ int64_t film_frames(const std::string& path) {
   return std::stoll(text);
 }
 
-/// Lines of a film's index, each of which is whole; otherwise -1.
+/// Lines of a film's index, without one that was torn off; -1 where one is not what it should be.
 int64_t index_lines(const std::string& film) {
   std::ifstream file(fs::path(film).replace_extension(".jsonl"));
   int64_t count = 0;
-  for (std::string line; std::getline(file, line); ++count) {
+  for (std::string line; std::getline(file, line) && !file.eof(); ++count) {
     const auto parsed = json::parse(line, nullptr, false);
     if (parsed.is_discarded() || parsed.value("frame", int64_t{-1}) != count) return -1;
   }

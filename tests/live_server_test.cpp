@@ -875,6 +875,8 @@ TEST_CASE("films are listed and served whole or in ranges, also while they grow"
   CHECK(whole.header("accept-ranges") == "bytes");
   CHECK(whole.body == film);
   CHECK(server.get("/recordings/video-20260101-120000.jsonl").body == "{}\n");
+  std::ofstream(directory + "/video-20260101-120000.jsonl", std::ios::app) << "{\"fra";  // a line that was torn off
+  CHECK(server.get("/recordings/video-20260101-120000.jsonl").body == "{}\n");
 
   const auto range = [&](const std::string& value) {
     return server.ask(

@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "beholder/callbacks/captions.h"
+#include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
 #include "beholder/state.h"
@@ -158,9 +159,8 @@ std::vector<cv::Mat> opencv_frames(const std::string& path) {
 }
 
 std::vector<nlohmann::json> index_of(const std::string& path) {
-  std::ifstream in(path);
   std::vector<nlohmann::json> lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  for (const auto& line : read_film_index(path)) lines.push_back(nlohmann::json::parse(line));
   return lines;
 }
 
@@ -523,6 +523,93 @@ TEST_CASE("a killed process loses no more than its last fragment") {
     CHECK(static_cast<int>(opencv_frames(film).size()) == probe.frames);
   }
   ::munmap(written, sizeof(std::atomic<int>));
+}
+
+TEST_CASE("an index that is torn anywhere in its last line has one line less") {
+  Rig rig;
+  rig.show(7);
+  rig.close();
+  const std::string path = rig.files(".jsonl").at(0);
+  const auto whole = read_film_index(path);
+  REQUIRE(whole.size() == 7);
+  const auto size = fs::file_size(path);
+  const auto before = size - whole.back().size() - 1;
+  for (auto bytes = size; bytes + 1 > before; --bytes) {
+    fs::resize_file(path, bytes);
+    auto expected = whole;
+    if (bytes < size) expected.pop_back();
+    const auto lines = read_film_index(path);
+    if (lines != expected) FAIL("at " << bytes << " of " << size << " bytes: " << lines.size() << " lines");
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    CHECK(whole_lines(fd, static_cast<int64_t>(bytes)) == static_cast<int64_t>(bytes < size ? before : size));
+    ::close(fd);
+  }
+  CHECK(read_film_index(path, 4).size() == 4);
+  CHECK(read_film_index(path, 0).empty());
+  fs::resize_file(path, 3);
+  CHECK(read_film_index(path).empty());
+  CHECK_THROWS_AS(read_film_index(path + "x"), std::system_error);
+}
+
+TEST_CASE("wherever the process or the disk ends, the index has a line for each frame of the film") {
+  // A limit of the size of files ends the writing after any byte that we want, in the index as in the film: with the
+  // process, where SIGXFSZ is not ignored, else with an error, as on a full disk.
+  auto options = plain();
+  int size = 16, first = 4000, step = 613;  // of the index, which outgrows a film of small pictures
+  std::string extension = ".mp4";
+  SECTION("in the index") {}
+  SECTION("in the film") {
+    size = 320;
+    first = 60000;
+    step = 17011;
+  }
+  SECTION("in a film whose muxer writes without being told to") {
+    options.profile = VideoProfile::Exact;
+    options.encoder = "ffv1";
+    extension = ".mkv";
+    size = 64;
+    step = 3001;
+  }
+  SECTION("in the index of PNGs") {
+    options.encoder = "none";
+    extension = "";
+  }
+  for (int n = 0; n < 28; ++n) {
+    const bool killed = n % 2 != 0;
+    const int bytes = first + n / 2 * step;
+    CAPTURE(killed, bytes);
+    TemporaryFolder folder;
+    const int status = in_child([&] {
+      Rig rig(options, folder.path.string());
+      ::signal(SIGXFSZ, killed ? SIG_DFL : SIG_IGN);
+      const rlimit limit{static_cast<rlim_t>(bytes), static_cast<rlim_t>(bytes)}, no_core{0, 0};
+      ::setrlimit(RLIMIT_CORE, &no_core);
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+      for (int i = 0; i < 60 && rig.errors.empty(); ++i) rig.show(synthetic::blocks(size, size, size == 16 ? 0 : i, 4));
+      return rig.errors.size() == 1 ? 0 : 2;
+    });
+    CHECK(
+        (killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ : WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    size_t frames = 0;
+    std::string index;
+    for (const auto& entry : fs::directory_iterator(folder.path)) {
+      if (entry.path().extension() == ".jsonl") {
+        index = entry.path().string();
+      } else if (extension.empty()) {
+        for (const auto& png : fs::directory_iterator(entry)) frames += png.path().extension() == ".png";
+      } else {
+        CHECK(entry.path().extension() == extension);
+        frames = opencv_frames(entry.path().string()).size();
+      }
+    }
+    REQUIRE_FALSE(index.empty());
+    const size_t lines = read_film_index(index).size();
+    CAPTURE(frames, lines);
+    CHECK(frames > 0);
+    CHECK(lines >= frames);
+    CHECK(lines <= frames + (killed ? 15 : 0));
+    CHECK(read_film_index(index, static_cast<int64_t>(frames)).size() == frames);
+  }
 }
 
 TEST_CASE("a full disk stops the recording with one line, and what was written stays") {
