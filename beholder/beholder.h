@@ -126,7 +126,7 @@ class Beholder {
     if (!holder.is_empty()) detach(static_cast<const torch::nn::Module&>(*holder.ptr()));
   }
 
-  /// Shows what an optimizer keeps for each parameter (Adam's moments, momentum) as "fc.weight.exp_avg", from its first
+  /// Shows what an optimizer keeps for each parameter (Adam's moments, momentum) as "exp_avg.fc.weight", from its first
   /// step() on, where Values::Optimizer is chosen. `name`, where one is given, goes before these names.
   /// REQUIRES that the optimizer outlives this object, or detach().
   void attach(const torch::optim::Optimizer& optimizer, const std::string& name = "");

@@ -226,15 +226,15 @@ void Tensors::optimizer_states(std::vector<Candidate>& out) {
       Named& known = optimizer.names[{field.parameter.unsafeGetTensorImpl(), field.name}];
       if (!known.name.empty()) return known;
       const Owned* const owner = field.of_all ? nullptr : find_parameter(field.parameter);
-      std::string parameter;
+      // The field first: where there is room for the end of a name only, it says which parameter's it is.
       if (owner) {
-        parameter = owner->name;
+        known.name = joined(field.name, owner->name);
       } else if (!field.of_all) {  // of no attached module
-        parameter = "group" + std::to_string(field.group) + ".param" + std::to_string(field.index);
-      } else if (optimizer.name.empty()) {
-        parameter = "optimizer";
+        known.name = joined(field.name, "group" + std::to_string(field.group) + ".param" + std::to_string(field.index));
+      } else {
+        known.name = optimizer.name.empty() ? joined("optimizer", field.name) : field.name;
       }
-      known.name = joined(optimizer.name, joined(parameter, field.name));
+      known.name = joined(optimizer.name, known.name);
       known.module = joined(optimizer.name, owner ? owner->module : "");
       known.kind = field.tensor.dim() <= 1                                         ? Kind::Vector
                    : owner && field.tensor.sizes().equals(field.parameter.sizes()) ? owner->kind

@@ -85,7 +85,7 @@ class Tensors {
   /// All buffers (BatchNorm's running statistics), likewise.
   void buffers(std::vector<Candidate>& out) const;
 
-  /// What the optimizers keep for each parameter, "fc.weight.exp_avg", in the order of their parameters; nothing before
+  /// What the optimizers keep for each parameter, "exp_avg.fc.weight", in the order of their parameters; nothing before
   /// their first step().
   void optimizer_states(std::vector<Candidate>& out);
   bool has_optimizers() const { return !optimizers_.empty(); }

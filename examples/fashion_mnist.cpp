@@ -78,6 +78,7 @@ int main(int argc, char** argv) try {
                                        data::DataLoaderOptions(64));
 
   auto beholder = beholder::watch(net, logdir);
+  beholder.attach(optimizer);  // its momentum: values "optimizer"
 
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();

@@ -984,11 +984,11 @@ TEST_CASE("optimizers: what they keep is shown under the parameter's name from t
     picture = watched.next([](const Picture& p) { return p.message.find("no optimizer state yet") == 0; });
     REQUIRE(picture);
     picture = watched.next(some, trained(adam));
-    CHECK(names(picture) == Names{"net.conv.weight.exp_avg", "net.conv.weight.exp_avg_sq", "net.conv.bias.exp_avg",
-                                  "net.conv.bias.exp_avg_sq", "net.fc.weight.exp_avg", "net.fc.weight.exp_avg_sq",
-                                  "net.fc.bias.exp_avg", "net.fc.bias.exp_avg_sq"});
-    REQUIRE(section(picture, "net.conv.weight.exp_avg"));
-    CHECK(section(picture, "net.conv.weight.exp_avg")->kind == Kind::ConvWeight);
+    CHECK(names(picture) == Names{"exp_avg.net.conv.weight", "exp_avg_sq.net.conv.weight", "exp_avg.net.conv.bias",
+                                  "exp_avg_sq.net.conv.bias", "exp_avg.net.fc.weight", "exp_avg_sq.net.fc.weight",
+                                  "exp_avg.net.fc.bias", "exp_avg_sq.net.fc.bias"});
+    REQUIRE(section(picture, "exp_avg.net.conv.weight"));
+    CHECK(section(picture, "exp_avg.net.conv.weight")->kind == Kind::ConvWeight);
     // With the first moment of Adam's first steps known: 0.1 g after one step from zero.
     const auto fields = [&] {
       Tensor first;
@@ -998,7 +998,7 @@ TEST_CASE("optimizers: what they keep is shown under the parameter's name from t
       }
       return first;
     };
-    CHECK(eventually([&] { return shows(watched.collector->last(), "net.fc.weight.exp_avg", fields()); },
+    CHECK(eventually([&] { return shows(watched.collector->last(), "exp_avg.net.fc.weight", fields()); },
                      [&] { watched.beholder.update(); }));
     watched.beholder.detach(adam);
     CHECK(watched.next([](const Picture& p) { return p.message == "no optimizer attached: call attach(optimizer)"; }));
@@ -1013,8 +1013,8 @@ TEST_CASE("optimizers: what they keep is shown under the parameter's name from t
       forward_backward(stranger);
       trained (*sgd)();
     });
-    CHECK(names(picture) == Names{"sgd.net.fc.weight.momentum_buffer", "sgd.net.fc.bias.momentum_buffer",
-                                  "sgd.group0.param2.momentum_buffer"});
+    CHECK(names(picture) == Names{"sgd.momentum_buffer.net.fc.weight", "sgd.momentum_buffer.net.fc.bias",
+                                  "sgd.momentum_buffer.group0.param2"});
     sgd.reset();
     CHECK(watched.next([](const Picture& p) { return p.message == "no optimizer attached: call attach(optimizer)"; }));
   }
@@ -1036,8 +1036,8 @@ TEST_CASE("optimizers: what they keep is shown under the parameter's name from t
                              watched.beholder.update();
                            });
     for (const char* name :
-         {"net.conv.weight.square_avg", "net.conv.weight.momentum_buffer", "net.conv.weight.grad_avg",
-          "net.fc.weight.sum", "optimizer.d", "optimizer.prev_flat_grad"}) {
+         {"square_avg.net.conv.weight", "momentum_buffer.net.conv.weight", "grad_avg.net.conv.weight",
+          "sum.net.fc.weight", "optimizer.d", "optimizer.prev_flat_grad"}) {
       INFO(name);
       CHECK(section(picture, name));
     }
@@ -1080,7 +1080,7 @@ TEST_CASE("optimizers: a state of an unknown type costs one line, and the others
                                       adam.step();
                                       watched.beholder.update();
                                     });
-  CHECK(names(picture) == Names{"fc.weight.exp_avg", "fc.weight.exp_avg_sq", "fc.bias.exp_avg", "fc.bias.exp_avg_sq"});
+  CHECK(names(picture) == Names{"exp_avg.fc.weight", "exp_avg_sq.fc.weight", "exp_avg.fc.bias", "exp_avg_sq.fc.bias"});
   CHECK(log.count("are of a type that is not known here") == 1);
 }
 
