@@ -358,10 +358,14 @@ void Recorder::show(std::shared_ptr<const Picture> picture) {
       s.end_film();
       return;
     }
+    // A picture that says that there is nothing to show has a size of its own in the classic layout: it neither begins
+    // a film nor ends one.
+    const bool fits = s.film && s.film->width == picture->width && s.film->height == picture->height;
+    if (!picture->message.empty() && !fits) return;
     std::shared_ptr<const CaptionedPicture> with_text;
     if (s.options.captions) with_text = captioned(*picture);
     const uint8_t* rgb = with_text ? with_text->rgb.data() : picture->rgb.data();
-    if (s.film && (s.film->width != picture->width || s.film->height != picture->height)) s.end_film();
+    if (!fits) s.end_film();
     if (!s.film) s.begin_film(picture->width, picture->height);
     try {
       s.append(*picture, rgb);

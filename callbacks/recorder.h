@@ -34,7 +34,9 @@ struct RecorderState {
   int64_t bytes = 0;          ///< on the disk now
 };
 
-/// Add it with Beholder::add().
+/// Add it with Beholder::add(). A film begins with the first picture that shows something; pictures that say why there
+/// is nothing to show ("no gradients yet") come into it where they have its size, and are left out otherwise. Pictures
+/// that show something in another size begin a new film.
 ///
 /// Multithreading: open(), show() and close() as Callback says; state() from any thread.
 /// Shutdown: close() and the destructor finish the film; after SIGKILL all but the last fragment (15 frames or one

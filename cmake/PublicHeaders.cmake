@@ -18,6 +18,7 @@ set(BEHOLDER_PUBLIC_HEADERS
 if(BEHOLDER_CALLBACKS)
   list(APPEND BEHOLDER_PUBLIC_HEADERS
     beholder/callbacks/captions.h
+    beholder/callbacks/film_index.h
     beholder/callbacks/live_server.h
     beholder/callbacks/png_writer.h
     beholder/callbacks/recorder.h

@@ -32,6 +32,7 @@
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/png_writer.h"
+#include "beholder/layout.h"
 #include "beholder/log.h"
 #include "beholder/state.h"
 #include "catch.h"
@@ -312,6 +313,47 @@ TEST_CASE("a new size begins a new film") {
   const bool sorted = Probe(films[0]).width == 64;
   check_film(films[sorted ? 0 : 1], 5, 64, 48);
   check_film(films[sorted ? 1 : 0], 7, 80, 48);
+}
+
+TEST_CASE("a picture that says that there is nothing to show makes no film of its own, in any layout") {
+  const LayoutKind layout = GENERATE(LayoutKind::Fit, LayoutKind::Classic);
+  const std::string order = GENERATE("mmpppp", "ppmmpp", "ppppmm", "mpmpmppm", "m", "mm-mpp", "pp-mpp", "pp-m");
+  CAPTURE(order);
+  const Layout empty =
+      layout == LayoutKind::Fit ? fit_layout({}, 64, 48, false) : classic_layout({}, false);  // as plans make them
+  Rig rig;
+  int pictures = 0, messages = 0, films = 0;
+  bool open = false;
+  for (const char c : order) {
+    if (c == '-') {
+      rig.recording(false);
+      rig.show(1);
+      rig.recording(true);
+      open = false;
+    } else if (c == 'm') {
+      auto picture = synthetic::blocks(empty.width, empty.height, 1);
+      picture->message = "no gradients yet";
+      rig.show(picture);
+      messages += open && layout == LayoutKind::Fit;
+    } else {
+      rig.show(1);
+      ++pictures;
+      films += !std::exchange(open, true);
+    }
+  }
+  rig.close();
+  CHECK(rig.errors.empty());
+  CHECK(static_cast<int>(rig.files(".mp4").size()) == films);
+  CHECK(static_cast<int>(rig.files(".jsonl").size()) == films);
+  CHECK(rig.recorder->state().films == films);
+  CHECK(rig.recorder->state().frames == pictures + messages);
+  size_t frames = 0;
+  for (const auto& film : rig.files(".mp4")) {
+    const auto decoded = opencv_frames(film);
+    frames += decoded.size();
+    CHECK(decoded.at(0).size() == cv::Size(64, 48));
+  }
+  CHECK(static_cast<int>(frames) == pictures + messages);
 }
 
 TEST_CASE("an encoder by name writes the film") {
