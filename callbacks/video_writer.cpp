@@ -10,6 +10,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -19,6 +20,7 @@ extern "C" {
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libavutil/opt.h>
+#include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 }
 
@@ -75,36 +77,97 @@ std::string describe(int error) {
 }
 
 struct EncoderChoice {
-  const char* name;
-  AVPixelFormat pixels;
-  bool even;              // needs even sides
-  const char* container;  // libav's name
-  const char* extension;
+  std::string name;
+  AVPixelFormat pixels;  // AV_PIX_FMT_NONE: the best for the profile of those that the encoder has
 };
 
 // The best first. Hardware encoders are left out: they take the device that is being trained on.
-constexpr EncoderChoice kPlayable[] = {
-    {"libx264", AV_PIX_FMT_YUV420P, true, "mp4", ".mp4"},
-    {"libopenh264", AV_PIX_FMT_YUV420P, true, "mp4", ".mp4"},
-    {"mpeg4", AV_PIX_FMT_YUV420P, true, "mp4", ".mp4"},
+const EncoderChoice kPlayable[] = {
+    {"libx264", AV_PIX_FMT_YUV420P}, {"libopenh264", AV_PIX_FMT_YUV420P}, {"mpeg4", AV_PIX_FMT_YUV420P}};
+const EncoderChoice kExact[] = {{"libx264rgb", AV_PIX_FMT_RGB24}, {"ffv1", AV_PIX_FMT_0RGB32}};
+
+/// What a film can be written as: the first that takes the encoder's pictures. The last takes more than it says, and is
+/// always tried. What is here is served and listed as a recording (live_view.cpp).
+struct Container {
+  const char* name;  // libav's
+  const char* extension;
 };
-constexpr EncoderChoice kExact[] = {
-    {"libx264rgb", AV_PIX_FMT_RGB24, false, "mp4", ".mp4"},
-    {"ffv1", AV_PIX_FMT_0RGB32, false, "matroska", ".mkv"},
-};
+constexpr Container kContainers[] = {{"mp4", ".mp4"}, {"matroska", ".mkv"}};
+
+std::vector<Container> containers_of(AVCodecID codec) {
+  std::vector<Container> found;
+  for (const auto& container : kContainers) {
+    const AVOutputFormat* format = av_guess_format(container.name, nullptr, nullptr);
+    const bool last = &container == std::end(kContainers) - 1;
+    if (format && (last || avformat_query_codec(format, codec, FF_COMPLIANCE_NORMAL) == 1)) found.push_back(container);
+  }
+  return found;
+}
 
 std::vector<EncoderChoice> candidates(const VideoOptions& options) {
   std::vector<EncoderChoice> found;
-  auto take = [&](const EncoderChoice& choice) {
+  const bool exact = options.profile == VideoProfile::Exact;
+  for (const auto& choice : exact ? std::vector<EncoderChoice>(std::begin(kExact), std::end(kExact))
+                                  : std::vector<EncoderChoice>(std::begin(kPlayable), std::end(kPlayable))) {
     if (options.encoder.empty() || options.encoder == choice.name) found.push_back(choice);
-  };
-  if (options.profile == VideoProfile::Exact) {
-    for (const auto& choice : kExact) take(choice);
-  } else {
-    for (const auto& choice : kPlayable) take(choice);
-    if (found.empty()) found.push_back({options.encoder.c_str(), AV_PIX_FMT_YUV420P, true, "mp4", ".mp4"});
   }
+  if (found.empty()) found.push_back({options.encoder, AV_PIX_FMT_NONE});
   return found;
+}
+
+/// Those that we can convert to.
+std::vector<AVPixelFormat> pixel_formats(const AVCodec* codec) {
+  const AVPixelFormat* all = nullptr;
+#if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(61, 13, 100)
+  const void* got = nullptr;
+  if (avcodec_get_supported_config(nullptr, codec, AV_CODEC_CONFIG_PIX_FORMAT, 0, &got, nullptr) >= 0) {
+    all = static_cast<const AVPixelFormat*>(got);
+  }
+#else
+  all = codec->pix_fmts;
+#endif
+  std::vector<AVPixelFormat> formats;
+  for (; all && *all != AV_PIX_FMT_NONE; ++all) {
+    if (sws_isSupportedOutput(*all)) formats.push_back(*all);
+  }
+  return formats;
+}
+
+bool is_rgb(AVPixelFormat format) {
+  const AVPixFmtDescriptor* about = av_pix_fmt_desc_get(format);
+  return about && (about->flags & AV_PIX_FMT_FLAG_RGB) != 0;
+}
+
+/// 8 bits of red, green and blue: a picture of ours, bit for bit.
+bool keeps_rgb(AVPixelFormat format) {
+  const AVPixFmtDescriptor* about = av_pix_fmt_desc_get(format);
+  return is_rgb(format) && about->nb_components >= 3 && about->comp[0].depth == 8 && about->comp[1].depth == 8 &&
+         about->comp[2].depth == 8;
+}
+
+/// The encoder's format that suits the profile; AV_PIX_FMT_NONE where it has none, and `why`.
+AVPixelFormat pixels_for(const AVCodec* codec, VideoProfile profile, std::string& why) {
+  const auto formats = pixel_formats(codec);
+  const std::string name = codec->name;
+  if (profile == VideoProfile::Exact) {
+    const AVCodecDescriptor* about = avcodec_descriptor_get(codec->id);
+    const bool lossless =
+        about && (about->props & AV_CODEC_PROP_LOSSLESS) != 0 && (about->props & AV_CODEC_PROP_LOSSY) == 0;
+    const auto found = std::find_if(formats.begin(), formats.end(), keeps_rgb);
+    if (lossless && found != formats.end()) return *found;
+    why =
+        name + " does not keep RGB bit for bit, as VideoProfile::Exact promises; expected ffv1, libx264rgb or no name";
+    return AV_PIX_FMT_NONE;
+  }
+  const auto usual = std::find_if(formats.begin(), formats.end(), [](AVPixelFormat format) {
+    return format == AV_PIX_FMT_YUV420P || format == AV_PIX_FMT_YUVJ420P;  // which the encoder likes better
+  });
+  if (usual != formats.end()) return *usual;
+  std::vector<AVPixelFormat> list = formats;
+  list.push_back(AV_PIX_FMT_NONE);
+  const AVPixelFormat best = avcodec_find_best_pix_fmt_of_list(list.data(), AV_PIX_FMT_RGB24, 0, nullptr);
+  if (best == AV_PIX_FMT_NONE) why = name + " takes no pictures that are made here";
+  return best;
 }
 
 #if LIBAVFORMAT_VERSION_MAJOR >= 61
@@ -151,10 +214,10 @@ struct VideoWriter::State {
     if (fd >= 0) ::close(fd);
   }
 
-  UniqueCodecContext open_encoder(const EncoderChoice& choice, const VideoOptions& options, std::string& why) const;
+  UniqueCodecContext open_encoder(const EncoderChoice& choice, const VideoOptions& options, std::string& why);
   void make_converter();
   void open_file();
-  void write_header(const EncoderChoice& choice);
+  void write_header(const Container& container);
   void convert(const uint8_t* rgb);
   void encode(const AVFrame* picture);
   void complete_fragment();
@@ -204,19 +267,31 @@ struct VideoWriter::State {
 };
 
 UniqueCodecContext VideoWriter::State::open_encoder(const EncoderChoice& choice, const VideoOptions& options,
-                                                    std::string& why) const {
-  const AVCodec* found = avcodec_find_encoder_by_name(choice.name);
+                                                    std::string& why) {
+  const AVCodec* found = avcodec_find_encoder_by_name(choice.name.c_str());
   if (!found) {
-    why = std::string("this FFmpeg has no encoder \"") + choice.name + "\"";
+    why = "this FFmpeg has no encoder \"" + choice.name + "\"";
     return nullptr;
   }
+  if (found->type != AVMEDIA_TYPE_VIDEO) {
+    why = choice.name + " does not encode pictures";
+    return nullptr;
+  }
+  const AVPixelFormat pixels =
+      choice.pixels != AV_PIX_FMT_NONE ? choice.pixels : pixels_for(found, options.profile, why);
+  if (pixels == AV_PIX_FMT_NONE) return nullptr;
+  // Where colours are of blocks of pixels, sides are whole blocks.
+  const AVPixFmtDescriptor* about = av_pix_fmt_desc_get(pixels);
+  const int block_width = 1 << about->log2_chroma_w, block_height = 1 << about->log2_chroma_h;
+  coded_width = (width + block_width - 1) / block_width * block_width;
+  coded_height = (height + block_height - 1) / block_height * block_height;
   UniqueCodecContext context(avcodec_alloc_context3(found));
   if (!context) throw std::bad_alloc();
   // libav would write to the user's terminal; what matters is told through our own log.
   context->log_level_offset = AV_LOG_TRACE;
   context->width = coded_width;
   context->height = coded_height;
-  context->pix_fmt = choice.pixels;
+  context->pix_fmt = pixels;
   context->time_base = av_inv_q(av_d2q(options.frames_per_second, 1 << 16));
   context->framerate = av_inv_q(context->time_base);
   context->sample_aspect_ratio = {1, 1};
@@ -224,8 +299,9 @@ UniqueCodecContext VideoWriter::State::open_encoder(const EncoderChoice& choice,
   context->max_b_frames = 0;
   context->thread_count = 1;
   context->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-  if (choice.pixels == AV_PIX_FMT_YUV420P) {
-    context->color_range = AVCOL_RANGE_MPEG;
+  if (!is_rgb(pixels)) {
+    const bool full = found->id == AV_CODEC_ID_MJPEG || std::strncmp(about->name, "yuvj", 4) == 0;
+    context->color_range = full ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
     context->colorspace = AVCOL_SPC_BT709;
     context->color_primaries = AVCOL_PRI_BT709;
     context->color_trc = AVCOL_TRC_BT709;
@@ -236,7 +312,7 @@ UniqueCodecContext VideoWriter::State::open_encoder(const EncoderChoice& choice,
     context->color_trc = AVCOL_TRC_IEC61966_2_1;
   }
   FreeDictionary settings;
-  const std::string name = choice.name;
+  const std::string& name = choice.name;
   if (name == "libx264") {
     // Noise in small blocks is all entropy coding: without CABAC (ultrafast) a frame takes 40 % of the time that
     // veryfast takes at crf 18, and looks better, in a film that is 1.4 times as large.
@@ -253,6 +329,10 @@ UniqueCodecContext VideoWriter::State::open_encoder(const EncoderChoice& choice,
     context->gop_size = 1;
     context->level = 3;
     settings.set("slicecrc", "1");
+  } else if (name.compare(0, 6, "libvpx") == 0) {  // a frame shall not wait for those after it
+    settings.set("lag-in-frames", "0");
+    settings.set("deadline", "realtime");
+    context->bit_rate = static_cast<int64_t>(coded_width) * coded_height * 6;
   } else if (name == "mpeg4") {
     context->flags |= AV_CODEC_FLAG_QSCALE;
     context->global_quality = FF_QP2LAMBDA * 3;
@@ -300,10 +380,10 @@ void VideoWriter::State::open_file() {
   }
 }
 
-void VideoWriter::State::write_header(const EncoderChoice& choice) {
+void VideoWriter::State::write_header(const Container& container) {
   AVFormatContext* made = nullptr;
-  if (avformat_alloc_output_context2(&made, nullptr, choice.container, nullptr) < 0) {
-    throw EncoderError(std::string("this FFmpeg cannot write ") + choice.container);
+  if (avformat_alloc_output_context2(&made, nullptr, container.name, nullptr) < 0) {
+    throw EncoderError(std::string("this FFmpeg cannot write ") + container.name);
   }
   format.reset(made);
   format->pb = io.get();
@@ -315,7 +395,7 @@ void VideoWriter::State::write_header(const EncoderChoice& choice) {
   stream->avg_frame_rate = codec->framerate;
   if (avcodec_parameters_from_context(stream->codecpar, codec.get()) < 0) throw std::bad_alloc();
   FreeDictionary settings;
-  if (std::strcmp(choice.container, "mp4") == 0) {
+  if (std::strcmp(container.name, "mp4") == 0) {
     settings.set("movflags", "frag_custom+empty_moov+default_base_moof");
   }
   const int error = avformat_write_header(format.get(), &settings.entries);
@@ -425,28 +505,37 @@ VideoWriter::VideoWriter(const std::string& stem, int width, int height, const V
     throw EncoderError("a film has at most " + std::to_string(kMaxSide) + " pixels a side; the picture has " +
                        size_text(width, height));
   }
-  std::string why = "this FFmpeg has no encoder \"" + options.encoder + "\" for this profile", first;
+  std::string first;
+  const auto refused = [&first](const std::string& why) {
+    if (first.empty()) first = why;
+  };
   for (const auto& choice : candidates(options)) {
-    s.coded_width = choice.even ? (width + 1) / 2 * 2 : width;
-    s.coded_height = choice.even ? (height + 1) / 2 * 2 : height;
+    std::string why;
     s.codec = s.open_encoder(choice, options, why);
     if (!s.codec) {
-      if (first.empty()) first = why;
+      refused(why);
       continue;
     }
     s.encoder = choice.name;
     s.make_converter();
-    s.path = stem + choice.extension;
-    s.open_file();
-    try {
-      s.write_header(choice);
-    } catch (...) {
-      s.abandon();
-      throw;
+    const auto containers = containers_of(s.codec->codec_id);
+    if (containers.empty()) refused("this FFmpeg writes neither mp4 nor mkv");
+    for (const auto& container : containers) {
+      s.path = stem + container.extension;
+      s.open_file();
+      try {
+        s.write_header(container);
+        return;
+      } catch (const EncoderError& e) {
+        s.abandon();
+        refused(e.what());
+      } catch (...) {
+        s.abandon();
+        throw;
+      }
     }
-    return;
   }
-  throw EncoderError(first.empty() ? why : first);
+  throw EncoderError(first);
 }
 
 VideoWriter::~VideoWriter() {

@@ -18,7 +18,8 @@ enum class VideoProfile {
 struct VideoOptions {
   VideoProfile profile = VideoProfile::Playable;
   double frames_per_second = 15;
-  /// A libav encoder by name ("mpeg4", "ffv1"); empty = the best that this FFmpeg has.
+  /// A libav encoder by name ("mpeg4", "ffv1"), any that this FFmpeg has; empty = the best. Exact needs one that is
+  /// lossless and takes RGB.
   std::string encoder;
 };
 
@@ -36,9 +37,10 @@ class EncoderError : public std::runtime_error {
 /// or close() the film is closed, and holds all complete fragments; without a single one it is removed.
 class VideoWriter {
  public:
-  /// Creates `<stem>.mp4` (`.mkv` for an encoder that mp4 does not take); std::system_error EEXIST where it exists.
-  /// REQUIRES: width, height > 0. Odd sizes are padded by repeating the last row or column, where the encoder needs
-  /// even ones.
+  /// Creates `<stem>.mp4`, or `.mkv` where mp4 does not take what the encoder makes; std::system_error EEXIST where it
+  /// exists.
+  /// REQUIRES: width, height > 0. Sizes are padded by repeating the last row or column, where the encoder
+  /// needs even ones.
   VideoWriter(const std::string& stem, int width, int height, const VideoOptions& options);
   /// Closes. An error is lost here: call close() to learn of it.
   ~VideoWriter();

@@ -31,6 +31,7 @@
 
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/film_index.h"
+#include "beholder/callbacks/live_encodings.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/layout.h"
 #include "beholder/log.h"
@@ -367,11 +368,60 @@ TEST_CASE("an encoder by name writes the film") {
   CHECK(Probe(rig.files(".mp4")[0]).stream["codec_name"] == "mpeg4");
 }
 
+TEST_CASE("any encoder by name is written in a file that takes it, in both profiles") {
+  struct Case {
+    const char* encoder;
+    VideoProfile profile;
+    const char* extension;  // nullptr: any
+    const char* codec;
+  };
+  const auto one = GENERATE(
+      Case{"ffv1", VideoProfile::Playable, ".mkv", "ffv1"}, Case{"libx264", VideoProfile::Playable, ".mp4", "h264"},
+      Case{"mpeg4", VideoProfile::Playable, ".mp4", "mpeg4"}, Case{"mjpeg", VideoProfile::Playable, nullptr, "mjpeg"},
+      Case{"png", VideoProfile::Playable, nullptr, "png"}, Case{"huffyuv", VideoProfile::Playable, ".mkv", "huffyuv"},
+      Case{"libvpx-vp9", VideoProfile::Playable, nullptr, "vp9"}, Case{"ffv1", VideoProfile::Exact, ".mkv", "ffv1"},
+      Case{"png", VideoProfile::Exact, nullptr, "png"});
+  CAPTURE(one.encoder);
+  if (output_of("ffmpeg -hide_banner -v error -h encoder=" + std::string(one.encoder) + " 2>/dev/null")
+          .find("Encoder") != 0) {
+    WARN("skipped, this FFmpeg has no encoder " << one.encoder);
+    return;
+  }
+  auto options = plain();
+  options.encoder = one.encoder;
+  options.profile = one.profile;
+  Rig rig(options);
+  rig.show(20);
+  rig.close();
+  CHECK(rig.errors.empty());
+  for (const auto& line : rig.log.lines) UNSCOPED_INFO(line.second);
+  REQUIRE(rig.log.count(LogLevel::Warning) == 0);
+  const fs::path film = rig.recorder->state().path;
+  CHECK((film.extension() == ".mp4" || film.extension() == ".mkv"));
+  if (one.extension) CHECK(film.extension() == one.extension);
+  CHECK(fs::file_size(film) > 1000);
+  check_film(film.string(), 20, 64, 48);
+  CHECK(Probe(film.string()).stream["codec_name"] == one.codec);
+}
+
 TEST_CASE("what no encoder takes becomes numbered PNGs, with one line") {
   auto options = plain();
   int width = 16, height = 24;
   SECTION("a side of more than 16384 pixels") { height = 16390; }
-  SECTION("an encoder that is not there") { options.encoder = "no-such-encoder"; }
+  std::string why;
+  SECTION("an encoder that is not there") {
+    options.encoder = "no-such-encoder";
+    why = "no encoder \"no-such-encoder\"";
+  }
+  SECTION("one of sounds") {
+    options.encoder = "aac";
+    why = "aac does not encode pictures";
+  }
+  SECTION("one that loses bits, where none may be lost") {
+    options.encoder = "mpeg4";
+    options.profile = VideoProfile::Exact;
+    why = "mpeg4 does not keep RGB bit for bit";
+  }
   Rig rig(options);
   rig.show(3, width, height);
   rig.recording(false);
@@ -382,6 +432,9 @@ TEST_CASE("what no encoder takes becomes numbered PNGs, with one line") {
   CHECK(rig.errors.empty());
   CHECK(rig.files(".mp4").empty());
   CHECK(rig.log.count(LogLevel::Warning) == 1);
+  for (const auto& line : rig.log.lines) {
+    if (line.first == LogLevel::Warning) CHECK(line.second.find(why) != std::string::npos);
+  }
   CHECK(rig.files(".jsonl").size() == 2);
   const std::string folder = rig.recorder->state().path;
   CHECK(folder.find("/video-frames-") != std::string::npos);
@@ -392,6 +445,32 @@ TEST_CASE("what no encoder takes becomes numbered PNGs, with one line") {
   cv::Mat expected;
   cv::cvtColor(cv::Mat(height, width, CV_8UC3, picture->rgb.data()), expected, cv::COLOR_RGB2BGR);
   CHECK(cv::norm(second, expected, cv::NORM_INF) == 0);
+}
+
+TEST_CASE("what a process of its own does with pictures", "[.threads]") {
+  const auto threads = [] {
+    return std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator());
+  };
+  const auto before = threads();
+  auto options = plain();
+  options.captions = true;
+  options.encoder = "none";  // PNGs
+  Rig rig(options);
+  const auto picture = synthetic::network({{"fc.weight", {10, 20}}, {"fc.bias", {10}}}, 1280, 720, 1);
+  rig.show(picture);
+  rig.close();
+  CHECK(fs::exists(rig.recorder->state().path + "/00000.png"));
+  for (const auto format : {PictureFormat::Raw, PictureFormat::Png, PictureFormat::Jpeg}) {
+    for (const bool captions : {false, true}) CHECK(encoded(picture, format, captions, 85).size > 0);
+  }
+  CHECK(threads() == before);
+}
+
+TEST_CASE("no thread of OpenCV's pool wakes for PNGs, captions and encodings") {
+  // In a process of its own: here, what reads films has woken it.
+  const std::string program = fs::read_symlink("/proc/self/exe").string();
+  CHECK(output_of("OPENCV_FOR_THREADS_NUM=4 '" + program + "' '[.threads]' 2>&1").find("All tests passed") !=
+        std::string::npos);
 }
 
 TEST_CASE("recording is switched by the setting") {
