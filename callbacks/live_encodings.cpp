@@ -4,6 +4,7 @@
 #include <opencv2/imgcodecs.hpp>
 #include <stdexcept>
 
+#include "beholder/callbacks/bgr.h"
 #include "beholder/callbacks/captions.h"
 
 namespace beholder {
@@ -23,15 +24,7 @@ const FormKeys keys{};
 std::shared_ptr<const Bytes> encode(PictureFormat format, const uint8_t* rgb, int width, int height, int jpeg_quality) {
   auto bytes = std::make_shared<Bytes>();
   try {
-    // Not cvtColor: it would wake OpenCV's threads, which nobody has asked for and no budget counts.
-    cv::Mat bgr(height, width, CV_8UC3);
-    const size_t pixels = static_cast<size_t>(width) * static_cast<size_t>(height);
-    uint8_t* to = bgr.data;
-    for (size_t i = 0; i < pixels; ++i, rgb += 3, to += 3) {
-      to[0] = rgb[2];
-      to[1] = rgb[1];
-      to[2] = rgb[0];
-    }
+    const cv::Mat bgr = bgr_of(rgb, width, height);
     const bool png = format == PictureFormat::Png;
     // Without a level of compression OpenCV takes one filter and the fastest level, half the time of level 1, which
     // tries all filters on each row; and of the strategies the default one finds the blocks that repeat from row to

@@ -17,6 +17,7 @@ rules=(
   "libraries%beholder%#\s*include\s*[<\"](opencv2|libav|libsw|httplib|nlohmann|CLI/|zip\.h|zlib\.h)|\bcv::|\bnlohmann::|\bhttplib::|\bAV[A-Z]\w+|\bavcodec_|\bavformat_%the core needs LibTorch and spdlog, nothing else"
   "locks%beholder callbacks tools%\bstd::((recursive_|timed_|recursive_timed_|shared_|shared_timed_)?mutex|condition_variable(_any)?|lock_guard|unique_lock|scoped_lock|shared_lock)\b%clang cannot check what it guards: Mutex, MutexLock and Condition of beholder/thread_safety.h"
   "libav%callbacks tools examples%#\s*include\s*[<\"]lib(av|sw)|\bAV[A-Z]\w+\s*[*&(]|\bav(codec|format|_)\w*\s*\(%libav is known to callbacks/video_writer.cpp alone"
+  "pool%callbacks%#\s*include\s*[<\"]opencv2/(imgproc|opencv|video|photo|features2d)|\bcv::(cvtColor|resize|LUT|merge|split|mixChannels|transform|parallel_for_|setNumThreads|filter2D|\w*[bB]lur|warp\w+|remap|convertScaleAbs)\s*\(|(\.|->)convertTo\s*\(%this wakes OpenCV's threads, which no budget counts: callbacks/bgr.h"
 )
 
 # lint FOLDER ALLOWED: prints what is found, and entries of ALLOWED that excuse nothing; 1 where there is any.
@@ -115,6 +116,10 @@ self_test() {
   expect libav callbacks/a.cpp 'extern "C" { #include <libavformat/avformat.h>'
   expect libav callbacks/a.cpp '  AVFrame* frame = av_frame_alloc();'
 
+  expect pool callbacks/a.cpp '    cv::cvtColor(picture, bgr, cv::COLOR_RGB2BGR);'
+  expect pool callbacks/a.cpp '#include <opencv2/imgproc.hpp>'
+  expect pool callbacks/a.cpp '  picture.convertTo(floats, CV_32F);'
+
   # What looks alike and is right.
   expect clean beholder/a.cpp '// no .item<float>(), no at::cuda, no spdlog'
   expect clean beholder/a.cpp 'std::string device;  ///< "cpu", "cuda:0"'
@@ -122,6 +127,8 @@ self_test() {
   expect clean beholder/a.cpp 'auto d = c10::Device(c10::kCPU); if (x.is_cpu()) x.device().is_cpu();'
   expect clean beholder/a.cpp '#include <torch/nn/module.h>'
   expect clean callbacks/a.cpp '#include <opencv2/core.hpp>'
+  expect clean callbacks/a.cpp 'if (cv::imencode(".png", bgr, bytes)) return bytes;'
+  expect clean tools/a.cpp 'cv::cvtColor(decoded, decoded, cv::COLOR_BGR2RGB);'
   expect clean callbacks/a.cpp '#include <mutex>  // std::call_once'
   expect clean callbacks/a.cpp '#include <torch/torch.h>'
 
