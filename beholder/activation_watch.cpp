@@ -140,11 +140,7 @@ ActivationWatch::Capture ActivationWatch::finish() {
 }
 
 void ActivationWatch::disarm() {
-  armed_ = false;
-  on_ = false;
-  main_->arming = 0;
-  if (main_->hooks) main_->hooks->disarm();
-  if (Here* const here = Here::current()) here->remove(main_.get());
+  abandon();
   MutexLock lock(mutex_);
   session_.reset();
 }
