@@ -57,7 +57,11 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBEHOLDER_BENCHMARKS
 ninja -C "$build" benchmarks >/dev/null || fail "the build failed: ninja -C $build benchmarks"
 
 training_seconds=60 rounds=101 calls=21 budget_seconds=6 pairs=15 core_seconds=1 repetitions=5 turns=3
-if $quick; then training_seconds=16 rounds=21 calls=7 budget_seconds=3 pairs=5 core_seconds=0.1 repetitions=3 turns=1; fi
+watch_pairs=5 watch_seconds=60
+if $quick; then
+  training_seconds=16 rounds=21 calls=7 budget_seconds=3 pairs=5 core_seconds=0.1 repetitions=3 turns=1
+  watch_seconds=6
+fi
 programs=$build/tests/benchmarks
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
@@ -86,5 +90,7 @@ cores=$(nproc)
 measure "the example, a core free" env -u OMP_NUM_THREADS \
   "$programs/throughput_benchmark" "$pairs" 2 10 $((cores > 1 ? cores - 1 : 1)) free
 measure "the example, all cores busy" env -u OMP_NUM_THREADS "$programs/throughput_benchmark" "$pairs" 2 10 "$cores" busy
+measure "the example with all of watch(), all cores busy" env -u OMP_NUM_THREADS \
+  "$programs/throughput_benchmark" "$watch_pairs" "$watch_seconds" 10 "$cores" watched watch
 
 python3 tests/benchmarks/compare_table.py "$results/lines" "$results/core.json"

@@ -132,6 +132,10 @@ def bounds(table):
             lost = 1 - table.get(f"throughput.{name}.ratio")
             table.bound(f"slow-down of the example, recorder at {table.get(f'throughput.{name}.fps'):.1f} FPS, {what}",
                         lost, f"{100 * lost:+.1f} %", must)
+    if table.has("throughput.watched.ratio"):
+        kept = table.get("throughput.watched.ratio")
+        table.bound(f"the example's speed with film, server and a viewer at {table.get('throughput.watched.fps'):.1f} FPS, "
+                    "OpenMP threads = cores", kept, f"{100 * kept:.2f} %", 0.98, least=True)
     for name in table.values:
         for promise in ("overhead", "background"):
             if name.endswith(f".max_{promise}"):
