@@ -56,8 +56,7 @@ struct Beholder::Impl {
         logdir(std::move(logdir_)),
         directory((std::filesystem::path(logdir) / "plugins" / "beholder").string()),
         settings(std::make_shared<SharedSettings>(options.settings)),
-        // Half of the host's memory is for rendering (plan.cpp).
-        dispatcher(options.max_host_bytes / 4, budget),
+        dispatcher(host_shares(options).queues, budget),
         pipeline(options, settings, dispatcher, budget),
         current(options.settings),
         captured(options.settings),
@@ -573,6 +572,7 @@ void Beholder::Impl::pay(Clock::time_point started, double seconds) {
 
 Beholder::Beholder(std::string logdir, Options options) {
   check(options);
+  check_host_bytes(options);
   impl_ = std::make_unique<Impl>(std::move(logdir), std::move(options));
 }
 
@@ -640,6 +640,7 @@ void Beholder::add(std::shared_ptr<Callback> callback) {
   run.logdir = impl->logdir;
   run.directory = impl->directory;
   run.settings = impl->settings;
+  run.max_host_bytes = impl->options.max_host_bytes;
   run.state = [lifeline = impl->lifeline] {
     MutexLock lock(lifeline->mutex);
     return lifeline->state ? lifeline->state() : State{};
@@ -732,7 +733,6 @@ State Beholder::Impl::state() const {
   state.update_seconds = update_seconds.load();
   pipeline.add_to(state);
   state.callbacks = dispatcher.states();
-  for (const auto& callback : state.callbacks) state.host_bytes += callback.queued_bytes;
   const auto last = pipeline.last_picture();
   state.waiting_for_update = !last || needs_capture(last->settings, settings->get());
   return state;

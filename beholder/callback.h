@@ -21,6 +21,8 @@ struct State;
 struct Needs {
   bool film = false;       ///< pictures of the film's view; otherwise those of the live view
   bool statistics = true;  ///< SectionInfo::statistics beyond min and max
+  /// Memory that it takes for itself to show a picture, in bytes for each pixel: counts in Options::max_host_bytes.
+  int host_bytes_per_pixel = 0;
 };
 
 /// What happens when the queue is full.
@@ -40,10 +42,11 @@ struct ShownValue {
 
 /// What a callback learns when it is opened. Valid until close() has returned; any thread.
 struct Run {
-  std::string logdir;                        ///< as the user gave it
-  std::string directory;                     ///< <logdir>/plugins/beholder, exists
-  std::shared_ptr<SharedSettings> settings;  ///< may be changed by the callback
-  std::function<State()> state;              ///< counters and budgets now
+  std::string logdir;                         ///< as the user gave it
+  std::string directory;                      ///< <logdir>/plugins/beholder, exists
+  std::shared_ptr<SharedSettings> settings;   ///< may be changed by the callback
+  std::function<State()> state;               ///< counters and budgets now
+  int64_t max_host_bytes = int64_t{1} << 30;  ///< Options::max_host_bytes
   /// The newest picture of the live view, or nullptr: for viewers that come while nothing new is shown.
   std::function<std::shared_ptr<const Picture>()> last_picture;
   /// The value at a pixel of the newest live picture; nothing between sections, or when `sequence` is another
@@ -62,6 +65,7 @@ class Callback {
   virtual Overflow overflow() const { return Overflow::DropOldest; }
   /// Before the first picture. Throw to be disabled, with one log line.
   virtual void open(const Run&) {}
+  /// A picture that is kept counts in Options::max_host_bytes: where those kept leave no room, no new ones are made.
   virtual void show(std::shared_ptr<const Picture>) {}
   /// Called exactly once after an open() that succeeded, when everything queued was shown.
   virtual void close() {}

@@ -221,6 +221,7 @@ Needs Dispatcher::needs() const {
     if (!worker->usable()) continue;
     all.film = all.film || worker->needs().film;
     all.statistics = all.statistics || worker->needs().statistics;
+    all.host_bytes_per_pixel += worker->needs().host_bytes_per_pixel;
   }
   return all;
 }

@@ -1,7 +1,10 @@
 #include "beholder/options.h"
 
+#include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace beholder {
 namespace {
@@ -32,6 +35,31 @@ void check(const Options& o) {
   require(s.pan_x >= 0 && s.pan_x <= 1, "settings.pan_x", "0 to 1", s.pan_x);
   require(s.pan_y >= 0 && s.pan_y <= 1, "settings.pan_y", "0 to 1", s.pan_y);
   require(s.page >= 0, "settings.page", "0 or more", s.page);
+}
+
+HostShares host_shares(const Options& o) {
+  HostShares shares;
+  shares.canvas = int64_t{HostBytesPerPixel::kAll} * o.canvas_width * o.canvas_height;
+  const int64_t rest = std::max(o.max_host_bytes / 8, o.max_host_bytes - shares.canvas);
+  shares.values = std::min(o.max_host_bytes / 2, rest / 4 * 3);
+  shares.queues = std::min(o.max_host_bytes / 4, rest - shares.values);
+  return shares;
+}
+
+void check_host_bytes(const Options& o) {
+  using Bytes = HostBytesPerPixel;
+  const int64_t canvas = host_shares(o).canvas, most = o.max_host_bytes / 8 * 7;
+  if (canvas <= most) return;
+  const auto mib = [](int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20); };
+  const auto side = static_cast<int64_t>(std::sqrt(static_cast<double>(most / Bytes::kAll)));
+  throw std::invalid_argument(
+      "beholder::Options: a canvas of " + std::to_string(o.canvas_width) + " x " + std::to_string(o.canvas_height) +
+      " takes " + mib(canvas) + " MiB of host memory (" + std::to_string(Bytes::kAll) + " bytes a pixel: pictures " +
+      std::to_string(Bytes::kPictures) + ", copies of them " + std::to_string(Bytes::kCopies) + ", encoder of a film " +
+      std::to_string(Bytes::kEncoder) + ", viewers " + std::to_string(Bytes::kViewers) + "); expected at most " +
+      mib(most) + " MiB, seven eighths of max_host_bytes, which is " + std::to_string(o.max_host_bytes) +
+      ". Set max_host_bytes to at least " + std::to_string((canvas + 6) / 7 * 8) + ", or choose a canvas of at most " +
+      std::to_string(side) + " x " + std::to_string(side));
 }
 
 }  // namespace beholder

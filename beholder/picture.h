@@ -2,6 +2,7 @@
 // callbacks; made by the render thread. No torch, no OpenCV: plain memory.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -44,6 +45,13 @@ struct SectionInfo {
   std::optional<double> dead_share;       ///< of a tap of rank 2 or 4: channels that are 0 in every sample shown
 };
 
+/// What a derived copy counts in an account of bytes; overloads stand beside their types.
+template <typename T>
+int64_t held_bytes(const T&) {
+  return static_cast<int64_t>(sizeof(T));
+}
+inline int64_t held_bytes(const std::vector<uint8_t>& bytes) { return static_cast<int64_t>(bytes.capacity()); }
+
 /// Which View a picture shows.
 enum class ViewKind {
   Live,  ///< what viewers see: with solo, page, zoom, pan and pause
@@ -85,7 +93,19 @@ class Picture {
     }
     auto made = make();
     derived_.emplace_back(key, made);
+    const int64_t bytes = held_bytes(*made);
+    derived_bytes_ += bytes;
+    if (account) account->fetch_add(bytes, std::memory_order_relaxed);
     return made;
+  }
+
+  /// Where the bytes of derived copies are counted while this picture lives; may be nullptr.
+  std::shared_ptr<std::atomic<int64_t>> account;
+  Picture() = default;
+  Picture(const Picture&) = delete;
+  Picture& operator=(const Picture&) = delete;
+  ~Picture() {
+    if (account) account->fetch_sub(derived_bytes_, std::memory_order_relaxed);
   }
 
   /// Bytes that a queue accounts for this picture.
@@ -93,6 +113,7 @@ class Picture {
 
  private:
   mutable Mutex derived_mutex_;
+  mutable int64_t derived_bytes_ = 0;  // guarded by derived_mutex_ until the end
   mutable std::vector<std::pair<const void*, std::shared_ptr<const void>>> derived_ BEHOLDER_GUARDED_BY(derived_mutex_);
 };
 

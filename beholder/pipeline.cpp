@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <future>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -235,7 +236,7 @@ void Pipeline::follow_settings() {
   }
   if (!looks_differ(before, now)) return;
   ViewRenderer& shown = live_ ? *live_ : *main_;
-  if (!shown.plan()) return;
+  if (!shown.plan() || !room_for(*shown.plan())) return;
   std::shared_ptr<Picture> picture;
   {
     SideStreams side(shown.plan()->devices);
@@ -249,9 +250,41 @@ void Pipeline::follow_settings() {
   publish(std::move(picture), now, revision);
 }
 
+/// Whether the pictures of `plan` can be made within max_host_bytes. Where not, callbacks hold too many.
+bool Pipeline::room_for(const Plan& plan) {
+  int64_t bytes = 0, pixels = 0;
+  for (const auto& view : plan.views) {
+    bytes += HostBytesPerPixel::kPicture * view.pixels();
+    pixels = std::max(pixels, view.pixels());
+  }
+  bytes += HostBytesPerPixel::kCopies * pixels;  // that callbacks make of them
+  // What a callback needs that is more than half of all it has to do without (Run::max_host_bytes).
+  bytes += std::min(dispatcher_.needs().host_bytes_per_pixel * pixels, options_.max_host_bytes / 2) + plan.host_bytes;
+  if (pool_->bytes() + bytes > options_.max_host_bytes) pool_->drop_spares();
+  // Where there is hardly one, waiting makes no room.
+  constexpr int kFew = 2;
+  const bool room = pool_->alive() <= kFew || pool_->bytes() + bytes <= options_.max_host_bytes;
+  if (!room && !std::exchange(said_no_room_, true)) {
+    log_warning("callbacks hold so many pictures that there is no room for more within " +
+                std::to_string(options_.max_host_bytes >> 20) +
+                " MiB (Options::max_host_bytes): pictures are left out until they let some go, the training goes on");
+  }
+  MutexLock lock(mutex_);
+  if (room) {
+    shown_pixels_ = pixels;
+  } else {
+    ++no_room_;
+  }
+  return room;
+}
+
 void Pipeline::render(Item& item) {
   const std::shared_ptr<const Plan> shared = item.slot.plan();
   const Plan& plan = *shared;
+  if (!room_for(plan)) {
+    const Draining drained(std::move(item.slot));
+    return;
+  }
   const auto [now, revision] = settings_->snapshot();
   const bool statistics = dispatcher_.needs().statistics;
   struct Begun {
@@ -358,17 +391,20 @@ void Pipeline::account_cpu(Clock::time_point started) {
 }
 
 void Pipeline::add_to(State& state) const {
+  const int64_t per_pixel = dispatcher_.needs().host_bytes_per_pixel;
   MutexLock lock(mutex_);
   state.rendered = rendered_;
+  state.dropped += no_room_;
   state.errors += errors_.count();
   if (std::string last = errors_.last(); !last.empty()) state.last_error = std::move(last);
   state.background = background_;
   state.max_background = options_.max_background;
   state.max_device_bytes = options_.max_device_bytes;
   state.max_host_bytes = options_.max_host_bytes;
+  state.host_bytes = pool_->bytes() + per_pixel * shown_pixels_;
   if (plan_) {
     state.device_bytes = plan_->device_bytes;
-    state.host_bytes = plan_->host_bytes;
+    state.host_bytes += plan_->host_bytes;
     state.not_shown = plan_->not_shown;
   }
 }

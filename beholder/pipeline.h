@@ -80,6 +80,7 @@ class Pipeline {
   void make_plan_now(const PlanRequest& request);
   void follow_settings();
   void render(Item& item);
+  bool room_for(const Plan& plan);
   /// `settings`, `revision`: those of now that the picture was made with.
   void publish(std::shared_ptr<Picture> picture, const Settings& settings, uint64_t revision);
   void free_device_memory();
@@ -103,6 +104,8 @@ class Pipeline {
   std::shared_ptr<const Plan> plan_ BEHOLDER_GUARDED_BY(mutex_);
   std::shared_ptr<const Picture> last_ BEHOLDER_GUARDED_BY(mutex_);
   int64_t rendered_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  int64_t no_room_ BEHOLDER_GUARDED_BY(mutex_) = 0;       // captures that were not rendered
+  int64_t shown_pixels_ BEHOLDER_GUARDED_BY(mutex_) = 0;  // of the largest picture of the newest plan that was rendered
   double background_ BEHOLDER_GUARDED_BY(mutex_) = 0;
 
   // Of the render thread alone.
@@ -113,6 +116,7 @@ class Pipeline {
   bool plan_unused_ = false;                          // the last thing done was a plan, not a picture
   std::vector<std::shared_ptr<const Plan>> retired_;  // freed here, not on the training thread
   std::set<std::string> logged_not_shown_;
+  bool said_no_room_ = false;
   Settings followed_;
   uint64_t sequence_ = 0, live_sequence_ = 0;
   uint64_t live_revision_ = 0, film_revision_ = 0;  // of the settings that the last pictures show

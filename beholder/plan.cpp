@@ -457,9 +457,8 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
     views.push_back({film, {false, true}});
     views.push_back({live, {true, false}});
   }
-  // Host memory is shared with the callbacks' queues: half of it.
   const int64_t budget =
-      (on_cpu ? options.max_host_bytes / 2 : options.max_device_bytes) / static_cast<int64_t>(views.size());
+      (on_cpu ? host_shares(options).values : options.max_device_bytes) / static_cast<int64_t>(views.size());
   for (const auto& [settings, kind] : views) {
     ViewPlan view;
     view.settings = settings;
@@ -498,7 +497,8 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
       upload_maps(*plan, view);
     }
     const int64_t bytes = view.value_count * bytes_per_value(view.settings, on_cpu);
-    (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + (on_cpu ? 3 : 8) * view.pixels();
+    (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + (on_cpu ? 0 : 8) * view.pixels();
+    if (!on_cpu) plan->host_bytes += HostBytesPerPixel::kPicture * view.pixels();  // where the device copies it to
   }
   allocate_slots(*plan, slots);
   load_gather_kernels(*plan);

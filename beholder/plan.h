@@ -124,7 +124,7 @@ struct Plan {
   mutable std::vector<std::unique_ptr<Slot>> slots;  ///< contents change, the vector does not
   std::vector<std::pair<std::string, std::string>> not_shown;
   std::shared_ptr<const std::vector<std::string>> names;  ///< see Picture::names
-  int64_t device_bytes = 0, host_bytes = 0;               ///< estimates, slots and rendering included
+  int64_t device_bytes = 0, host_bytes = 0;               ///< estimates, slots and rendering included, pictures not
 
   /// True when no device works on the slots any more: they can be freed. Does not wait.
   bool quiet() const;

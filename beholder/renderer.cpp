@@ -124,16 +124,36 @@ std::shared_ptr<Picture> PixelPool::make(size_t bytes) {
       break;
     }
   }
-  picture->rgb.resize(bytes);
+  picture->account = bytes_;
+  if (picture->rgb.size() != bytes) {
+    picture->rgb.resize(bytes);
+    bytes_->fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
+  ++alive_;
   return {picture.release(), [pool = shared_from_this()](Picture* done) {
+            --pool->alive_;
             {
-              constexpr size_t kKept = 3;
+              constexpr size_t kKept = 3, kKeptBytes = size_t{64} << 20;
               MutexLock lock(pool->mutex_);
-              if (pool->spare_.size() >= kKept) pool->spare_.erase(pool->spare_.begin());
+              const size_t kept =
+                  std::min(kKept, std::max(size_t{1}, kKeptBytes / std::max(size_t{1}, done->rgb.size())));
+              while (pool->spare_.size() >= kept) {
+                pool->bytes_->fetch_sub(static_cast<int64_t>(pool->spare_.front().size()), std::memory_order_relaxed);
+                pool->spare_.erase(pool->spare_.begin());
+              }
               pool->spare_.push_back(std::move(done->rgb));
             }
             delete done;
           }};
+}
+
+void PixelPool::drop_spares() {
+  std::vector<std::vector<uint8_t>> spare;
+  {
+    MutexLock lock(mutex_);
+    spare.swap(spare_);
+  }
+  for (const auto& one : spare) bytes_->fetch_sub(static_cast<int64_t>(one.size()), std::memory_order_relaxed);
 }
 
 at::Tensor ViewRenderer::take_values(const Slot& slot) {

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -25,8 +26,16 @@ class PixelPool : public std::enable_shared_from_this<PixelPool> {
  public:
   /// A picture whose pixels return here when its last owner lets go. Pixels are not initialised.
   std::shared_ptr<Picture> make(size_t bytes);
+  /// Of all pictures that live, of what was derived from them, and of what is kept to be used again.
+  int64_t bytes() const { return bytes_->load(std::memory_order_relaxed); }
+  /// Pictures that live.
+  int alive() const { return alive_.load(std::memory_order_relaxed); }
+  /// Lets go what is kept to be used again.
+  void drop_spares();
 
  private:
+  const std::shared_ptr<std::atomic<int64_t>> bytes_ = std::make_shared<std::atomic<int64_t>>(0);
+  std::atomic<int> alive_{0};
   Mutex mutex_;
   std::vector<std::vector<uint8_t>> spare_ BEHOLDER_GUARDED_BY(mutex_);
 };

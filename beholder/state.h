@@ -35,8 +35,8 @@ struct State {
   double max_background = 0;
   double update_seconds = 0;  ///< moving average of a due update(), hooks included
   int64_t device_bytes = 0, max_device_bytes = 0;
-  int64_t host_bytes = 0, max_host_bytes = 0;
-  bool waiting_for_update = false;  ///< the settings ask for values that the next update() will bring
+  int64_t host_bytes = 0, max_host_bytes = 0;  ///< with pictures, copies of them, and what callbacks say they need
+  bool waiting_for_update = false;             ///< the settings ask for values that the next update() will bring
   /// Tensors that cannot be shown, and why: (name, "empty"), (name, "meta tensor"), ...
   std::vector<std::pair<std::string, std::string>> not_shown;
   std::vector<CallbackState> callbacks;

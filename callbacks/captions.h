@@ -18,6 +18,8 @@ struct CaptionedPicture {
   std::vector<uint8_t> rgb;  ///< height x width x 3, row-major, R G B
 };
 
+inline int64_t held_bytes(const CaptionedPicture& picture) { return static_cast<int64_t>(picture.rgb.capacity()); }
+
 /// What is written into the classic layout, which has no room for text.
 enum class ClassicText {
   None,    ///< it stays pixel for pixel

@@ -23,6 +23,7 @@
 #include "beholder/callbacks/live_file.h"
 #include "beholder/callbacks/live_view.h"
 #include "beholder/log.h"
+#include "beholder/options.h"
 
 namespace beholder {
 namespace {
@@ -173,6 +174,12 @@ struct LiveServer::Open {
 LiveServer::LiveServer(LiveServerOptions options) : options_((check(options), std::move(options))) {}
 
 LiveServer::~LiveServer() { close(); }
+
+Needs LiveServer::needs() const {
+  Needs needs;
+  needs.host_bytes_per_pixel = HostBytesPerPixel::kViewers;
+  return needs;
+}
 
 void LiveServer::open(const Run& run) {
   auto open = std::make_shared<Open>();

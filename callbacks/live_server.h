@@ -49,7 +49,7 @@ class LiveServer : public Callback {
   ~LiveServer() override;
 
   std::string name() const override { return "live server"; }
-  Needs needs() const override { return {}; }
+  Needs needs() const override;
   Overflow overflow() const override { return Overflow::KeepLatest; }
   void open(const Run& run) override;
   void show(std::shared_ptr<const Picture> picture) override;

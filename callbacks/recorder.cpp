@@ -19,6 +19,7 @@
 #include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
+#include "beholder/options.h"
 #include "beholder/thread_safety.h"
 
 namespace beholder {
@@ -91,6 +92,14 @@ struct ClosedFilm {
   int64_t bytes = 0;
 };
 
+VideoOptions video_of(const RecorderOptions& options) {
+  VideoOptions video;
+  video.profile = options.profile;
+  video.frames_per_second = options.frames_per_second;
+  video.encoder = options.encoder;
+  return video;
+}
+
 void check(const RecorderOptions& options) {
   if (!(options.frames_per_second > 0) || options.frames_per_second > 240) {
     throw std::invalid_argument("RecorderOptions::frames_per_second: expected above 0 to 240; found " +
@@ -114,6 +123,7 @@ struct Recorder::State {
 
   const RecorderOptions options;
   std::string directory;
+  int64_t max_host_bytes = 0;
   std::shared_ptr<SharedSettings> settings;
   std::unique_ptr<Film> film;
   std::deque<ClosedFilm> closed;  // of this run, the oldest first
@@ -161,10 +171,13 @@ bool Recorder::State::try_begin(const std::string& name, int width, int height) 
   try {
     if (!encoder_failed && !(width == refused_width && height == refused_height)) {
       try {
-        VideoOptions video;
-        video.profile = options.profile;
-        video.frames_per_second = options.frames_per_second;
-        video.encoder = options.encoder;
+        const VideoOptions video = video_of(options);
+        const int64_t bytes = int64_t{VideoWriter::host_bytes_per_pixel(video)} * width * height;
+        if (bytes > max_host_bytes / 2) {
+          throw EncoderError("a film of " + std::to_string(width) + " x " + std::to_string(height) + " takes about " +
+                             amount(bytes) + " to encode; expected at most " + amount(max_host_bytes / 2) +
+                             ", half of Options::max_host_bytes");
+        }
         made->video = std::make_unique<VideoWriter>(stem, width, height, video);
         made->video->before_writing([index = made->index.get()](int64_t frames) { index->write(frames); });
       } catch (const EncoderError& e) {
@@ -336,12 +349,14 @@ Needs Recorder::needs() const {
   Needs needs;
   needs.film = true;
   needs.statistics = state_->options.captions;  // NaN and Inf are counted there
+  needs.host_bytes_per_pixel = VideoWriter::host_bytes_per_pixel(video_of(state_->options));
   return needs;
 }
 
 void Recorder::open(const Run& run) {
   state_->directory = run.directory;
   state_->settings = run.settings;
+  state_->max_host_bytes = run.max_host_bytes;
   if (!state_->options.start) return;
   // A reset (Esc) shall not end the film.
   auto defaults = run.settings->defaults();

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "beholder/options.h"
+
 extern "C" {
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -543,6 +545,12 @@ VideoWriter::~VideoWriter() {
     state_->close();
   } catch (...) {  // documented: close() tells, the destructor does not
   }
+}
+
+int VideoWriter::host_bytes_per_pixel(const VideoOptions& options) {
+  if (options.encoder == "ffv1") return 176;  // room for a packet larger than any
+  if (options.profile == VideoProfile::Exact) return 29;
+  return options.encoder.empty() || options.encoder == "libx264" ? HostBytesPerPixel::kEncoder : 32;
 }
 
 void VideoWriter::before_writing(std::function<void(int64_t)> told) { state_->before_writing = std::move(told); }

@@ -58,6 +58,9 @@ class VideoWriter {
 
   const std::string& path() const;
   const std::string& encoder() const;
+  /// About what an encoder takes in host memory for each pixel of a picture, copies of the picture that it makes
+  /// included. Measured for those that are chosen by themselves and for ffv1, a guess for others.
+  static int host_bytes_per_pixel(const VideoOptions& options);
   int64_t bytes() const;        ///< in the file so far
   int64_t frames() const;       ///< written
   int64_t frames_safe() const;  ///< of these, in complete fragments: what a SIGKILL now would leave

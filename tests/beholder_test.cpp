@@ -602,8 +602,52 @@ TEST_CASE("bad options throw at construction, in words") {
   fails_with("max_overhead is 0", [](Options& o) { o.max_overhead = 0; });
   fails_with("max_background is -1", [](Options& o) { o.max_background = -1; });
   fails_with("max_host_bytes is 5", [](Options& o) { o.max_host_bytes = 5; });
+  fails_with("a canvas of 8192 x 8192 takes 3904 MiB", [](Options& o) { o.canvas_width = o.canvas_height = 8192; });
   fails_with("settings.fps is 61", [](Options& o) { o.settings.fps = 61; });
   fails_with("settings.window_size is 1", [](Options& o) { o.settings.window_size = 1; });
+}
+
+TEST_CASE("a callback that keeps all pictures ends them at max_host_bytes, and lets them come again when it lets go") {
+  struct Keeps : Callback {
+    std::string name() const override { return "keeps"; }
+    void show(std::shared_ptr<const Picture> picture) override {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (keep) kept.push_back(picture);
+      ++shown;
+    }
+    std::mutex mutex;
+    std::vector<std::shared_ptr<const Picture>> kept;
+    bool keep = true;
+    std::atomic<int> shown{0};
+  };
+  const LogLines log;
+  Net net;
+  Options options = quick();
+  options.max_host_bytes = 64 << 20;
+  const auto keeps = std::make_shared<Keeps>();
+  beholder::Beholder beholder(logdir(), options);
+  beholder.attach(net);
+  beholder.add(keeps);
+  REQUIRE(eventually([&] { return beholder.state().dropped > 0; }, [&] { beholder.update(); }));
+  int64_t bytes = 0;
+  {
+    const std::lock_guard<std::mutex> lock(keeps->mutex);
+    for (const auto& picture : keeps->kept) bytes += static_cast<int64_t>(picture->rgb.size());
+  }
+  CHECK(bytes > (40 << 20));
+  CHECK(bytes < (64 << 20));
+  CHECK(beholder.state().host_bytes >= bytes);
+  CHECK(beholder.state().host_bytes <= options.max_host_bytes);
+  CHECK(log.count("no room for more") == 1);
+  {
+    const std::lock_guard<std::mutex> lock(keeps->mutex);
+    keeps->keep = false;
+    keeps->kept.clear();
+  }
+  const int before = keeps->shown;
+  CHECK(eventually([&] { return keeps->shown > before + 10; }, [&] { beholder.update(); }));
+  CHECK(log.count("no room for more") == 1);
+  CHECK(beholder.state().errors == 0);
 }
 
 // ---- settings

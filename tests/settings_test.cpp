@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "beholder/colormaps.h"
@@ -528,6 +529,57 @@ TEST_CASE("bad options throw with what was expected, what was found and the name
   edges.max_device_bytes = edges.max_host_bytes = 1 << 20;
   edges.settings.fps = 0;
   CHECK(error_of(edges).empty());
+}
+
+TEST_CASE("a canvas that does not fit into max_host_bytes is refused, with advice that is right") {
+  const auto error_of_bytes = [](const Options& o) -> std::string {
+    try {
+      check_host_bytes(o);
+      return "";
+    } catch (const std::invalid_argument& e) {
+      return e.what();
+    }
+  };
+  const auto number_after = [](const std::string& text, const std::string& words) {
+    const auto at = text.find(words);
+    REQUIRE(at != std::string::npos);
+    return std::stoll(text.substr(at + words.size()));
+  };
+  CHECK(error_of_bytes(Options{}).empty());
+  for (const auto& [width, height, bytes] : std::vector<std::tuple<int, int, int64_t>>{{8192, 8192, int64_t{1} << 30},
+                                                                                       {8192, 64, 1 << 20},
+                                                                                       {1280, 720, 1 << 20},
+                                                                                       {1279, 719, 50 << 20},
+                                                                                       {64, 64, 200000}}) {
+    Options o;
+    o.canvas_width = width;
+    o.canvas_height = height;
+    o.max_host_bytes = bytes;
+    const std::string error = error_of_bytes(o);
+    CAPTURE(width, height, bytes, error);
+    CHECK(error.find(std::to_string(width) + " x " + std::to_string(height)) != std::string::npos);
+    CHECK(error.find("expected at most") != std::string::npos);
+    CHECK(error.find("which is " + std::to_string(bytes)) != std::string::npos);
+    const auto enough = number_after(error, "Set max_host_bytes to at least ");
+    const auto side = static_cast<int>(number_after(error, "or choose a canvas of at most "));
+    o.max_host_bytes = enough;
+    CHECK(error_of_bytes(o).empty());
+    o.max_host_bytes = enough - 16;
+    CHECK_FALSE(error_of_bytes(o).empty());
+    o.max_host_bytes = bytes;
+    o.canvas_width = o.canvas_height = side;
+    CHECK(error_of_bytes(o).empty());
+    o.canvas_width = o.canvas_height = side + 1;
+    CHECK_FALSE(error_of_bytes(o).empty());
+  }
+  for (const int64_t bytes : {int64_t{1} << 20, int64_t{1} << 24, int64_t{1} << 30, int64_t{1} << 40}) {
+    Options o;
+    o.max_host_bytes = bytes;
+    const HostShares shares = host_shares(o);
+    CHECK(shares.values > 0);
+    CHECK(shares.queues > 0);
+    if (error_of_bytes(o).empty()) CHECK(shares.canvas + shares.values + shares.queues <= bytes);
+  }
 }
 
 namespace {
