@@ -6,9 +6,6 @@
 namespace beholder {
 namespace {
 
-/// A module called many times in one forward (a recurrent cell) shows its first calls.
-constexpr int64_t kShownCalls = 8;
-
 std::string label_of(const std::string& name, int64_t nth) {
   return nth == 0 ? name : name + " #" + std::to_string(nth + 1);
 }
@@ -26,21 +23,20 @@ std::pair<const void*, int64_t> gradient_of(const at::Tensor* parameter) {
 ActivationSession::ActivationSession(SlotLease lease, const GatherIndex* index, Refusals& refusals)
     : lease_(std::move(lease)), index_(index), refusals_(refusals) {
   if (!plan()) return;
-  for (size_t i = 0; i < plan()->tensors.size(); ++i) {
-    planned_.emplace(plan()->tensors[i].name, i);
-    missing_ += plan()->tensors[i].refusal.empty() ? 1 : 0;
-  }
+  missing_ = index_->showable;
+  modules_.reserve(plan()->tensors.size());
+  entries_.reserve(plan()->tensors.size());
 }
 
 /// A tap may have the name of a module: whichever comes second is marked.
-const std::string& ActivationSession::unique(const std::string& name, bool tap) {
-  if (is_tap_.emplace(name, tap).first->second == tap) return name;
-  other_name_ = name + (tap ? " (tap)" : " (module)");
-  return other_name_;
+ActivationSession::Modules::value_type& ActivationSession::module_of(const std::string& name, bool tap) {
+  const auto [found, is_new] = modules_.try_emplace(name);
+  if (is_new) found->second.tap = tap;
+  return found->second.tap == tap ? *found : module_of(name + (tap ? " (tap)" : " (module)"), tap);
 }
 
-bool ActivationSession::belongs_to_another_forward(Module& module, const std::string& name,
-                                                   const ActivationOutput& output) {
+bool ActivationSession::belongs_to_another_forward(Modules::value_type& named, const ActivationOutput& output) {
+  auto& [name, module] = named;
   if (!output.grad_mode && module.with_grad) return true;  // an evaluation after the training's forward
   if (output.amended && output.call < module.calls) return module.ignored;
   if (!output.grad_mode && !without_grad_ended_) {
@@ -70,31 +66,34 @@ void ActivationSession::set_captured(Entry& entry, bool captured) {
 void ActivationSession::forget_evaluation(int64_t last) {
   std::vector<Entry> kept;
   for (auto& entry : entries_) {
-    if (entry.number > last) continue;
-    Module& module = modules_[entry.module];
-    module.base = std::max(module.base, entry.call + 1);
+    Module& module = entry.module->second;
+    module.entries.fill(-1);
+    if (entry.number <= last) module.base = std::max(module.base, entry.call + 1);
   }
   for (auto& entry : entries_) {
-    const std::string label = label_of(entry.module, entry.call - modules_[entry.module].base);
-    if (entry.number <= last || entry.spec.name != label) set_captured(entry, false);
+    auto& [name, module] = *entry.module;
+    const int64_t nth = entry.call - module.base;
+    const bool renamed = nth != entry.nth;
+    if (entry.number <= last || renamed) set_captured(entry, false);
     if (entry.number <= last) continue;
-    if (entry.spec.name != label) {
-      entry.spec.name = label;
+    if (renamed) {
+      entry.spec = spec_of(entry);
+      entry.spec->name = label_of(name, nth);
       entry.candidate = -1;
+      entry.nth = nth;
     }
+    if (nth >= 0 && nth < kShownCalls) module.entries[static_cast<size_t>(nth)] = static_cast<int32_t>(kept.size());
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
-  by_label_.clear();
-  for (size_t i = 0; i < entries_.size(); ++i) by_label_.emplace(entries_[i].spec.name, i);
   first_without_grad_.clear();
   others_without_grad_ = without_grad_ended_ = false;
 }
 
 bool ActivationSession::add(const ActivationOutput& output) {
-  const std::string& name = unique(output.name, output.tap);
-  Module& module = modules_[name];
-  const bool another = belongs_to_another_forward(module, name, output);
+  auto& named = module_of(output.name, output.tap);
+  auto& [name, module] = named;
+  const bool another = belongs_to_another_forward(named, output);
   const bool begins_grad = output.grad_mode && !module.with_grad;
   if (begins_grad) {
     if (module.last_without_grad >= 0) forget_evaluation(module.last_without_grad);
@@ -108,7 +107,8 @@ bool ActivationSession::add(const ActivationOutput& output) {
   if (another) return false;
   const int64_t nth = output.call - module.base;
   if (nth < 0 || nth >= kShownCalls) return false;
-  const std::string label = label_of(name, nth);
+  std::string numbered;
+  const std::string& label = nth == 0 ? name : numbered = label_of(name, nth);
   const at::Tensor& tensor = output.tensor;
   const Candidate candidate{&label,
                             nullptr,
@@ -118,23 +118,34 @@ bool ActivationSession::add(const ActivationOutput& output) {
                             /*expected=*/true,
                             /*may_vary=*/true,
                             find_refusal(refusals_, label, tensor)};
-  const auto [found, is_new] = by_label_.emplace(label, entries_.size());
-  if (is_new) entries_.push_back({name, output.call, 0, {}});
-  Entry& entry = entries_[found->second];
+  int32_t& at = module.entries[static_cast<size_t>(nth)];
+  if (at < 0) {
+    at = static_cast<int32_t>(entries_.size());
+    entries_.push_back({&named, output.call, nth, 0, -1, std::nullopt});
+    if (plan()) {
+      const auto planned = index_->by_name.find(label);
+      if (planned != index_->by_name.end()) entries_.back().candidate = static_cast<int64_t>(planned->second);
+    }
+  }
+  Entry& entry = entries_[static_cast<size_t>(at)];
   entry.number = numbers_++;
   if (!output.grad_mode) module.last_without_grad = entry.number;
-  entry.spec = describe(candidate);
+  const auto planned = static_cast<size_t>(entry.candidate);
+  const Fit found_fit = entry.candidate < 0 ? Fit::Misfit : fit(*plan(), *index_, planned, candidate);
+  const bool as_planned = found_fit == Fit::Whole && plan()->tensors[planned].tap == output.tap;
+  if (as_planned) {
+    entry.spec.reset();
+  } else {
+    entry.spec = describe(candidate);
+  }
   if (!plan()) return true;
-  const auto planned = planned_.find(label);
-  entry.candidate = planned == planned_.end() ? -1 : static_cast<int64_t>(planned->second);
-  const Fit found_fit = planned == planned_.end() ? Fit::Misfit : fit(*plan(), *index_, planned->second, candidate);
   entry.misfit = beholder::needs_place(found_fit);
-  if (!is_gathered(found_fit) || !plan()->tensors[planned->second].refusal.empty()) {
+  if (!is_gathered(found_fit) || !plan()->tensors[planned].refusal.empty()) {
     set_captured(entry, false);  // an amended output counts as it is in the end
     return true;
   }
   try {
-    gather(*plan(), *index_, *lease_, planned->second, tensor, found_fit);
+    gather(*plan(), *index_, *lease_, planned, tensor, found_fit);
   } catch (const std::exception& e) {
     set_captured(entry, false);
     entry.misfit = true;
@@ -156,7 +167,7 @@ bool ActivationSession::needs_place() const {
 
 std::vector<TensorSpec> ActivationSession::specs() const {
   std::vector<TensorSpec> out;
-  for (const auto& entry : entries_) out.push_back(entry.spec);
+  for_each([&](const TensorSpec& spec) { out.push_back(spec); });
   return out;
 }
 

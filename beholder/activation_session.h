@@ -4,8 +4,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -56,11 +58,20 @@ class ActivationSession {
   bool needs_place() const;
   /// What came, in order.
   std::vector<TensorSpec> specs() const;
+  /// The same, each of them by visit(spec).
+  template <typename Visit>
+  void for_each(const Visit& visit) const {
+    for (const auto& entry : entries_) visit(spec_of(entry));
+  }
   const std::shared_ptr<const Plan>& plan() const { return lease_.plan(); }
   SlotLease& lease() { return lease_; }
 
  private:
+  /// A module called many times in one forward (a recurrent cell) shows its first calls.
+  static constexpr int64_t kShownCalls = 8;
+
   struct Module {
+    bool tap = false;
     int64_t base = 0;   // calls before the forward that counts
     int64_t calls = 0;  // up to now
     bool with_grad = false;
@@ -69,29 +80,31 @@ class ActivationSession {
     int64_t backwards = 0;           // when it was called first
     const void* gradient = nullptr;  // likewise: its parameter's, and its version
     int64_t gradient_version = 0;
+    std::array<int32_t, kShownCalls> entries{-1, -1, -1, -1, -1, -1, -1, -1};  // of each call that is shown
   };
+  using Modules = std::unordered_map<std::string, Module>;
   struct Entry {
-    std::string module;
-    int64_t call, number;
-    TensorSpec spec;
-    int64_t candidate = -1;  // of the plan
+    Modules::value_type* module;
+    int64_t call, nth, number;       // nth: of those that are shown
+    int64_t candidate;               // of the plan, -1 where it has none of this name
+    std::optional<TensorSpec> spec;  // nothing where it is as planned
     bool captured = false, misfit = false;
   };
 
-  const std::string& unique(const std::string& name, bool tap);
-  bool belongs_to_another_forward(Module& module, const std::string& name, const ActivationOutput& output);
+  Modules::value_type& module_of(const std::string& name, bool tap);
+  bool belongs_to_another_forward(Modules::value_type& module, const ActivationOutput& output);
   void forget_evaluation(int64_t last);
   void set_captured(Entry& entry, bool captured);
+  const TensorSpec& spec_of(const Entry& entry) const {
+    return entry.spec ? *entry.spec : plan()->tensors[static_cast<size_t>(entry.candidate)];
+  }
 
   SlotLease lease_;
   const GatherIndex* index_;
   Refusals& refusals_;
-  std::unordered_map<std::string, Module> modules_;
-  std::vector<Entry> entries_;                        // in the order in which they came
-  std::unordered_map<std::string, size_t> by_label_;  // of entries_
-  std::unordered_map<std::string, size_t> planned_;   // name -> candidate
-  std::unordered_map<std::string, bool> is_tap_;      // of each name, its first owner
-  std::string other_name_, first_without_grad_;
+  Modules modules_;             // by name
+  std::vector<Entry> entries_;  // in the order in which they came
+  std::string first_without_grad_;
   bool others_without_grad_ = false, without_grad_ended_ = false;
   int64_t numbers_ = 0;
   int64_t missing_ = 0;  // tensors of the plan that can be shown and have not come

@@ -218,6 +218,10 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
   // Modules are often moved to their device after attach(), and trained on another thread.
   if (watch->on() && (!watch->on_this_thread() || (armed_by_attach && watch->moved()))) watch->disarm();
   if (watch->on() && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
+    if (settings->revision() != seen_revision) {  // also where every step is watched
+      follow_settings(now);
+      schedule.look_at_each();
+    }
     if (!finish_activations(now)) return;
     bill.settle();
     // Steps may be slower than the pictures wished: the next one shall not wait for another update() to be armed by.
@@ -502,7 +506,7 @@ bool Beholder::Impl::finish_activations(Clock::time_point now) {
                  /*nothing=*/false);
   }
   if (captured_some) {
-    places.captured(done->specs());
+    places.captured(*done);
     submit(std::move(done->lease()), now);
   } else {
     schedule.look_again(now);

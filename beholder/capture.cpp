@@ -133,6 +133,10 @@ Slot* acquire_slot(const Plan& plan) {
 }
 
 GatherIndex::GatherIndex(const Plan& plan) : by_candidate(plan.tensors.size()) {
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    by_name.emplace(plan.tensors[i].name, i);
+    showable += plan.tensors[i].refusal.empty() ? 1 : 0;
+  }
   for (size_t view = 0; view < plan.views.size(); ++view) {
     for (size_t section = 0; section < plan.views[view].sections.size(); ++section) {
       by_candidate[plan.views[view].sections[section].candidate].push_back({view, section});

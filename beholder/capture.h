@@ -2,7 +2,10 @@
 // synchronisation, no lock. (Sparse and quantized tensors are the exception: they are made dense, which allocates.)
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -43,6 +46,8 @@ struct GatherIndex {
   };
   explicit GatherIndex(const Plan& plan);
   std::vector<std::vector<Place>> by_candidate;
+  std::unordered_map<std::string, size_t> by_name;  ///< the first of each name
+  int64_t showable = 0;                             ///< candidates that can be shown
 };
 
 /// How a tensor fits the place that the plan has for it, and whether its device can gather it there.

@@ -116,38 +116,24 @@ std::string class_name(const torch::nn::Module& module) {
 using Indices = c10::SmallVector<uint32_t, 4>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
 
-struct WatchedModule {
-  std::string name;
-  const torch::nn::Module* address;
-  bool is_embedding;
-
-  // Of the call in progress.
-  int64_t call = -1;
-  Indices used = {};                                // its parameters that were used
-  std::optional<WeakTensor> output = std::nullopt;  // weak: its address cannot be taken by another tensor
+/// What a module has done since it was armed.
+struct ModuleState {
+  int64_t call = -1;                 // the one in progress
+  Indices used;                      // its parameters that were used in it
+  std::optional<WeakTensor> output;  // of it; weak: its address cannot be taken by another tensor
 
   bool computed(const at::Tensor& tensor) const {
     return output && output->_unsafe_get_target() == tensor.unsafeGetTensorImpl();
   }
 };
 
-struct WatchedParameter {
-  ByteRange bytes;
-  uintptr_t highest_end;                    // of this and all parameters before it
-  c10::SmallVector<at::Tensor, 1> tensors;  // several where a weight is tied
-  Indices owners;                           // their modules
-  c10::Storage storage;                     // keeps the bytes from being reused when the parameter moves elsewhere
-
-  /// Shares bytes with the parameter's gradient, as of now.
-  bool has_gradient_in(const ByteRange& range) const {
-    return std::any_of(tensors.begin(), tensors.end(), [&](const at::Tensor& tensor) {
-      return tensor.is_leaf() && byte_range(tensor.grad()).overlaps(range);  // grad() of a non-leaf would warn
-    });
-  }
-  bool requires_grad() const {
-    return std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& tensor) { return tensor.requires_grad(); });
-  }
-};
+/// The parameters that a module has registered itself. (named_parameters() would copy each with its name.)
+const torch::OrderedDict<std::string, at::Tensor>& parameters_of(const torch::nn::Module& module) {
+  struct Access : torch::nn::Module {
+    static auto member() { return &Access::parameters_; }
+  };
+  return module.*Access::member();
+}
 
 /// What the inputs of an operator said: it may be computing a module's output.
 struct ParameterUse {
@@ -168,37 +154,76 @@ struct ForwardHooks::Subscriber {
   double seconds = 0;  // see take_seconds(); of the thread that arms
 };
 
-/// What one arm() found. Used by the thread that armed, but for `active`.
-struct ForwardHooks::Arming {
-  enum class Verdict { Foreign, NoActivation, Candidate };
+/// What a walk of the modules has found: it is kept from one arm() to the next as long as it is true. Keeps neither
+/// modules nor parameters alive.
+struct ForwardHooks::Found {
+  struct Child {
+    const torch::nn::Module* module;
+    bool is_new;  // else it was reached before
+  };
+  struct Visit {
+    size_t first_child, children, first_tensor, tensors;
+  };
+  struct Module {
+    std::string name;
+    const torch::nn::Module* address;
+    bool is_embedding;
+  };
+  struct Parameter {
+    ByteRange bytes;
+    uintptr_t highest_end;                  // of this and all parameters before it
+    c10::SmallVector<uint32_t, 1> tensors;  // several where a weight is tied
+    Indices owners;                         // their modules
+  };
 
-  explicit Arming(std::shared_ptr<Subscriber> owner) : subscriber(std::move(owner)) {}
+  // The walk.
+  std::vector<Child> roots, children;
+  std::vector<Visit> visits;
+  std::vector<WeakTensor> tensors;  // weak: their addresses cannot be taken by others
+  std::vector<ByteRange> bytes;     // of each
 
-  void add(const torch::nn::Module& module, const std::string& path, bool is_root) {
-    if (!seen.insert(&module).second) return;
+  std::vector<Module> modules;        // those that own parameters, in the order of registration
+  std::vector<Parameter> parameters;  // by address
+  std::vector<uintptr_t> begins;      // of each, close together: they are searched for each input of an operator
+  std::vector<char> careful;          // for each: its report takes so long that CPU time is looked at
+
+  void visit(const torch::nn::Module& module, const std::string& path, bool is_root,
+             std::set<const torch::nn::Module*>& seen) {
     const auto index = static_cast<uint32_t>(modules.size());
-    for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-      const ByteRange bytes = byte_range(item.value());
-      if (bytes.empty()) continue;
-      parameters.push_back({bytes, bytes.end, {item.value()}, {index}, item.value().storage()});
-      if (modules.size() == index) {
-        modules.push_back({is_root && path.empty() ? class_name(module) : path, &module,
-                           dynamic_cast<const torch::nn::EmbeddingImpl*>(&module) != nullptr ||
-                               dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr});
-      }
+    Visit visit{0, 0, tensors.size(), 0};
+    for (const auto& item : parameters_of(module)) {
+      const at::Tensor& tensor = item.value();
+      if (!tensor.defined()) continue;
+      const ByteRange range = byte_range(tensor);
+      if (!range.empty()) parameters.push_back({range, range.end, {static_cast<uint32_t>(tensors.size())}, {index}});
+      tensors.emplace_back(tensor.getIntrusivePtr());
+      bytes.push_back(range);
+      ++visit.tensors;
+      if (range.empty() || modules.size() > index) continue;
+      modules.push_back({is_root && path.empty() ? class_name(module) : path, &module,
+                         dynamic_cast<const torch::nn::EmbeddingImpl*>(&module) != nullptr ||
+                             dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr});
     }
     // Not named_modules(): it throws for a root on the stack, which has no shared owner.
-    for (const auto& child : module.named_children()) {
-      if (child.value()) add(*child.value(), path.empty() ? child.key() : path + '.' + child.key(), false);
+    const auto named = module.named_children();
+    visit.first_child = children.size();
+    visit.children = named.size();
+    visits.push_back(visit);
+    for (const auto& child : named) children.push_back({child.value().get(), false});
+    size_t at = visit.first_child;
+    for (const auto& child : named) {
+      const bool is_new = child.value() != nullptr && seen.insert(child.value().get()).second;
+      children[at++].is_new = is_new;
+      if (is_new) this->visit(*child.value(), path.empty() ? child.key() : path + '.' + child.key(), false, seen);
     }
   }
 
   /// Sorts the parameters, and joins those that are one (tied weights).
   void finish() {
-    std::vector<WatchedParameter> sorted = std::move(parameters);
+    std::vector<Parameter> sorted = std::move(parameters);
     std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
     parameters.clear();
-    for (WatchedParameter& parameter : sorted) {
+    for (Parameter& parameter : sorted) {
       if (parameters.empty() || parameters.back().bytes < parameter.bytes) {
         if (!parameters.empty()) {
           parameter.highest_end = std::max(parameter.highest_end, parameters.back().highest_end);
@@ -209,6 +234,68 @@ struct ForwardHooks::Arming {
         parameters.back().owners.push_back(parameter.owners[0]);
       }
     }
+    careful.assign(parameters.size(), 0);
+    for (const Parameter& parameter : parameters) begins.push_back(parameter.bytes.begin);
+  }
+
+  /// Whether the modules, their parameters and where these lie are as they were. Adds the parameters to `now`.
+  bool still_true(const std::vector<const torch::nn::Module*>& roots_now, std::vector<at::Tensor>& now) const {
+    if (roots_now.size() != roots.size()) return false;
+    size_t at = 0;
+    for (size_t i = 0; i < roots.size(); ++i) {
+      if (roots_now[i] != roots[i].module || (roots[i].is_new && !still_true(*roots[i].module, at, now))) return false;
+    }
+    return true;
+  }
+  bool still_true(const torch::nn::Module& module, size_t& at, std::vector<at::Tensor>& now) const {
+    const Visit& visit = visits[at++];
+    const size_t end = visit.first_tensor + visit.tensors;
+    for (const auto& item : parameters_of(module)) {
+      const at::Tensor& tensor = item.value();
+      if (!tensor.defined()) continue;
+      const size_t i = now.size();
+      if (i == end || tensors[i]._unsafe_get_target() != tensor.unsafeGetTensorImpl()) return false;
+      const ByteRange range = byte_range(tensor);
+      if (range.begin != bytes[i].begin || range.end != bytes[i].end) return false;
+      now.push_back(tensor);
+    }
+    if (now.size() != end) return false;
+    const auto here = module.children();  // which are not followed before they are known to live
+    if (here.size() != visit.children) return false;
+    for (size_t i = 0; i < here.size(); ++i) {
+      const Child& child = children[visit.first_child + i];
+      if (here[i].get() != child.module || (child.is_new && !still_true(*here[i], at, now))) return false;
+    }
+    return true;
+  }
+};
+
+/// What one arm() watches. Used by the thread that armed, but for `active`.
+struct ForwardHooks::Arming {
+  enum class Verdict { Foreign, NoActivation, Candidate };
+
+  Arming(std::shared_ptr<Subscriber> owner, std::shared_ptr<Found> found_, std::vector<at::Tensor> tensors_)
+      : subscriber(std::move(owner)),
+        found(std::move(found_)),
+        parameters(found->parameters),
+        tensors(std::move(tensors_)),
+        states(found->modules.size()) {
+    storages.reserve(tensors.size());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (!found->bytes[i].empty()) storages.push_back(tensors[i].storage());
+    }
+  }
+
+  /// Shares bytes with the parameter's gradient, as of now.
+  bool has_gradient_in(const Found::Parameter& parameter, const ByteRange& range) const {
+    return std::any_of(parameter.tensors.begin(), parameter.tensors.end(), [&](uint32_t i) {
+      // grad() of a non-leaf would warn
+      return tensors[i].is_leaf() && byte_range(tensors[i].grad()).overlaps(range);
+    });
+  }
+  bool requires_grad(const Found::Parameter& parameter) const {
+    return std::all_of(parameter.tensors.begin(), parameter.tensors.end(),
+                       [&](uint32_t i) { return tensors[i].requires_grad(); });
   }
 
   /// Calls visit(index) for each parameter that shares bytes with the range. Returns whether there is one.
@@ -216,8 +303,8 @@ struct ForwardHooks::Arming {
   bool find(const ByteRange& range, const Visit& visit) const {
     if (range.empty() || parameters.empty() || range.begin >= parameters.back().highest_end) return false;
     bool found = false;
-    auto after = std::lower_bound(parameters.begin(), parameters.end(), range.end,
-                                  [](const WatchedParameter& p, uintptr_t end) { return p.bytes.begin < end; });
+    const auto& begins = this->found->begins;
+    auto after = parameters.begin() + (std::lower_bound(begins.begin(), begins.end(), range.end) - begins.begin());
     while (after != parameters.begin() && (--after)->highest_end > range.begin) {
       if (!after->bytes.overlaps(range)) continue;
       found = true;
@@ -235,7 +322,7 @@ struct ForwardHooks::Arming {
       const bool is_parameter = find(byte_range(input), [&](uint32_t index) {
         touches_parameter = true;
         // Who detaches a weight does not want to train through it: not a forward.
-        if (c10::GradMode::is_enabled() && !input.requires_grad() && parameters[index].requires_grad()) return;
+        if (c10::GradMode::is_enabled() && !input.requires_grad() && requires_grad(parameters[index])) return;
         use.parameters.push_back(index);
         if (weight == nullptr || input.numel() > weight->numel()) weight = &input;
       });
@@ -250,7 +337,7 @@ struct ForwardHooks::Arming {
     for (const at::Tensor* other : others) {
       const ByteRange bytes = byte_range(*other);
       for (const uint32_t index : use.parameters) {
-        if (parameters[index].has_gradient_in(bytes)) return Verdict::NoActivation;
+        if (has_gradient_in(parameters[index], bytes)) return Verdict::NoActivation;
       }
       const bool is_number = other->dim() == 0;
       const bool is_mask = other->scalar_type() == at::kBool;
@@ -264,7 +351,7 @@ struct ForwardHooks::Arming {
 
   /// Whether it is the latest output of a module: data, whatever its shape.
   bool is_reported(const at::Tensor& tensor) const {
-    return std::any_of(modules.begin(), modules.end(), [&](const WatchedModule& m) { return m.computed(tensor); });
+    return std::any_of(states.begin(), states.end(), [&](const ModuleState& state) { return state.computed(tensor); });
   }
 
   /// At the end of a candidate: reports its output if it is a module's.
@@ -281,32 +368,34 @@ struct ForwardHooks::Arming {
     }
 
     const auto index = static_cast<uint32_t>(attribute(use, output));
-    WatchedModule& module = modules[index];
+    const Found::Module& module = found->modules[index];
+    ModuleState& state = states[index];
     const auto is_used = [&](uint32_t parameter) {
-      return std::find(module.used.begin(), module.used.end(), parameter) != module.used.end();
+      return std::find(state.used.begin(), state.used.end(), parameter) != state.used.end();
     };
-    const bool begins_call = module.call < 0 || std::any_of(use.parameters.begin(), use.parameters.end(), is_used);
+    const bool begins_call = state.call < 0 || std::any_of(use.parameters.begin(), use.parameters.end(), is_used);
     if (begins_call) {
-      ++module.call;
-      module.used.clear();
+      ++state.call;
+      state.used.clear();
     }
-    module.used.append(use.parameters.begin(), use.parameters.end());
-    module.output = WeakTensor(output.getIntrusivePtr());
+    state.used.append(use.parameters.begin(), use.parameters.end());
+    state.output = WeakTensor(output.getIntrusivePtr());
     const uint32_t own = *std::find_if(use.parameters.begin(), use.parameters.end(),
                                        [&](uint32_t parameter) { return owns(index, parameter); });
-    call_hook({module.name, module.address, module.call, !begins_call, c10::GradMode::is_enabled(), backwards,
-               parameters[own].tensors[0], output});
+    call_hook({module.name, module.address, state.call, !begins_call, c10::GradMode::is_enabled(), backwards,
+               tensors[parameters[own].tensors[0]], output});
   }
 
-  /// Whose output it is, an index of `modules`. A tied weight has several owners, and the best is the one whose last
+  /// Whose output it is, an index of the modules. A tied weight has several owners, and the best is the one whose last
   /// output is being changed in place; else who owns most of the parameters that were read; else who is an embedding
   /// like the operator, or is none like it; else who was called least.
   size_t attribute(const ParameterUse& use, const at::Tensor& output) const {
     const auto rank = [&](uint32_t index) {
-      const WatchedModule& module = modules[index];
+      const ModuleState& state = states[index];
       const auto owned =
           std::count_if(use.parameters.begin(), use.parameters.end(), [&](uint32_t p) { return owns(index, p); });
-      return std::make_tuple(module.computed(output), owned, module.is_embedding == use.is_embedding, -module.call);
+      return std::make_tuple(state.computed(output), owned, found->modules[index].is_embedding == use.is_embedding,
+                             -state.call);
     };
     uint32_t best = parameters[use.parameters[0]].owners[0];
     for (const uint32_t parameter : use.parameters) {
@@ -337,9 +426,11 @@ struct ForwardHooks::Arming {
   double seconds_left = std::numeric_limits<double>::infinity();
   int64_t operators_left = -1;  // not counted while it is below 0
   int64_t backwards = 0;
-  std::set<const torch::nn::Module*> seen;
-  std::vector<WatchedModule> modules;        // those that own parameters, in the order of registration
-  std::vector<WatchedParameter> parameters;  // by address
+  const std::shared_ptr<Found> found;
+  const std::vector<Found::Parameter>& parameters;  // of it
+  const std::vector<at::Tensor> tensors;            // all that it has, alive
+  std::vector<c10::Storage> storages;               // keep the bytes from being reused when a parameter moves elsewhere
+  std::vector<ModuleState> states;                  // of each module
 };
 
 /// The armings of one thread, and the callbacks that serve them. LibTorch hands thread-local callbacks on to the
@@ -415,12 +506,43 @@ struct ForwardHooksThread {
     }
   };
 
-  /// The hook, which copies.
+  /// The hook, which copies. The clock of a thread's CPU time may take longer than that, so it is looked at only for
+  /// reports that took long the last time: an interruption is not ours to pay for.
   struct ReportingMeter {
+    using Clock = LookingMeter::Clock;
+    static constexpr double kLong = 50e-6;
     ForwardHooksThread& thread;
-    const double begun = thread_cpu_seconds();
-    ~ReportingMeter() { thread.bill(std::max(0.0, thread_cpu_seconds() - begun)); }
+    const std::shared_ptr<ForwardHooks::Found> found;
+    char& careful;
+    const Clock::time_point begun = Clock::now();
+    const double cpu = careful ? thread_cpu_seconds() : 0;
+
+    ReportingMeter(ForwardHooksThread& thread_, const Arming& arming, uint32_t parameter)
+        : thread(thread_), found(arming.found), careful(found->careful[parameter]) {}
+    ~ReportingMeter() {
+      double seconds = 0;
+      if (careful) {
+        seconds = std::max(0.0, thread_cpu_seconds() - cpu);
+      } else {
+        seconds = std::chrono::duration<double>(Clock::now() - begun).count();
+      }
+      thread.bill(careful ? seconds : std::min(seconds, kLong));
+      careful = seconds > kLong;
+    }
   };
+
+  /// Nobody else listens to operators.
+  static bool listens_alone() { return at::getStepCallbacks(at::RecordScope::FUNCTION).callbacks_.size() == 1; }
+
+  /// What is nested in an operator of LibTorch itself is not looked at, whether it touches a parameter or not: so it
+  /// need not be told of, as long as nobody else listens.
+  void hush_nested(const at::RecordFunction& function) {
+    constexpr std::string_view kOwn = "aten::";
+    const std::string_view name = function.name();
+    if (name.substr(0, kOwn.size()) != kOwn || name == "aten::_backward" || !listens_alone()) return;
+    at::enableRecordFunction(false);
+    hushed = true;
+  }
 
   static std::unique_ptr<at::ObserverContext> operator_start(const at::RecordFunction& function) {
     ForwardHooksThread* const mine = current();
@@ -452,16 +574,19 @@ struct ForwardHooksThread {
     }
     if (has_inactive) thread.forget_inactive();  // disarmed by another thread
     thread.in_operator = context != nullptr;
+    if (!thread.armings.empty()) thread.hush_nested(function);
     return context;
   }
 
   static void operator_end(const at::RecordFunction& function, at::ObserverContext* context) {
     ForwardHooksThread* const thread = current();
-    if (context == nullptr || thread == nullptr) return;
+    if (thread == nullptr) return;
+    if (std::exchange(thread->hushed, false)) at::enableRecordFunction(true);
+    if (context == nullptr) return;
     thread->in_operator = false;
     auto& candidates = static_cast<OperatorContext*>(context)->candidates;
     if (candidates.empty()) return;
-    const ReportingMeter meter{*thread};
+    const ReportingMeter meter{*thread, *candidates[0].first, candidates[0].second.parameters[0]};
     for (auto& [arming, use] : candidates) {
       if (arming->active) arming->report(use, function.outputs());
     }
@@ -469,20 +594,26 @@ struct ForwardHooksThread {
 
   static std::unique_ptr<at::ObserverContext> backward_start(const at::RecordFunction&) {
     if (auto* thread = current()) {
-      ++thread->backward_depth;
+      if (++thread->backward_depth == 1 && listens_alone()) {  // its operators are not looked at
+        at::enableRecordFunction(false);
+        thread->hushed_backward = true;
+      }
       for (const std::shared_ptr<Arming>& arming : thread->armings) ++arming->backwards;
     }
     return nullptr;
   }
   static void backward_end(const at::RecordFunction&, at::ObserverContext*) {
-    if (auto* thread = current()) --thread->backward_depth;
+    auto* const thread = current();
+    if (thread == nullptr || --thread->backward_depth > 0) return;
+    if (std::exchange(thread->hushed_backward, false)) at::enableRecordFunction(true);
   }
 
   std::vector<std::shared_ptr<Arming>> armings;
   at::CallbackHandle operator_callback = at::INVALID_CALLBACK_HANDLE;
   at::CallbackHandle backward_callback = at::INVALID_CALLBACK_HANDLE;
   int backward_depth = 0;
-  bool in_operator = false;  // inside an operator that has an OperatorContext
+  bool in_operator = false;                      // inside an operator that has an OperatorContext
+  bool hushed = false, hushed_backward = false;  // inside an operator, a backward, of which nothing is told
   static thread_local bool
       destroyed;  // of a type that needs no destructor, so it can be asked until the thread is gone
 };
@@ -497,28 +628,45 @@ ForwardHooks::~ForwardHooks() { disarm(); }
 
 void ForwardHooks::add(const torch::nn::Module& root, std::string name) {
   roots_.push_back({&root, {}, std::move(name)});
+  found_.reset();
 }
 
 void ForwardHooks::add(const std::shared_ptr<const torch::nn::Module>& root, std::string name) {
   const bool has_owner = root.use_count() > 0;
   roots_.push_back({has_owner ? nullptr : root.get(), root, std::move(name)});
+  found_.reset();
 }
 
 void ForwardHooks::clear() {
   disarm();
   roots_.clear();
+  found_.reset();
 }
 
 void ForwardHooks::arm(double most_seconds) {
   disarm();
-  auto arming = std::make_shared<Arming>(subscriber_);
-  arming->seconds_left = most_seconds;
+  std::vector<std::shared_ptr<const torch::nn::Module>> owners;
+  std::vector<const torch::nn::Module*> roots;
   for (const Root& root : roots_) {
-    const std::shared_ptr<const torch::nn::Module> owner = root.watched.lock();
-    const torch::nn::Module* module = root.borrowed != nullptr ? root.borrowed : owner.get();
-    if (module != nullptr) arming->add(*module, root.name, /*is_root=*/true);
+    owners.push_back(root.watched.lock());
+    roots.push_back(root.borrowed != nullptr ? root.borrowed : owners.back().get());
   }
-  arming->finish();
+  std::vector<at::Tensor> tensors;
+  if (found_) tensors.reserve(found_->tensors.size());
+  if (!found_ || !found_->still_true(roots, tensors)) {
+    found_ = std::make_shared<Found>();
+    std::set<const torch::nn::Module*> seen;
+    for (size_t i = 0; i < roots.size(); ++i) {
+      const bool is_new = roots[i] != nullptr && seen.insert(roots[i]).second;
+      found_->roots.push_back({roots[i], is_new});
+      if (is_new) found_->visit(*roots[i], roots_[i].name, /*is_root=*/true, seen);
+    }
+    found_->finish();
+    tensors.clear();
+    for (const auto& tensor : found_->tensors) tensors.emplace_back(tensor.lock());
+  }
+  auto arming = std::make_shared<Arming>(subscriber_, found_, std::move(tensors));
+  arming->seconds_left = most_seconds;
   ForwardHooksThread* const thread = ForwardHooksThread::current();
   if (thread == nullptr) return;
   thread->add(arming);
@@ -545,12 +693,11 @@ bool ForwardHooks::armed() const { return arming_ != nullptr && arming_->active;
 
 bool ForwardHooks::moved() const {
   if (!arming_) return false;
-  return std::any_of(arming_->parameters.begin(), arming_->parameters.end(), [](const WatchedParameter& parameter) {
-    return std::any_of(parameter.tensors.begin(), parameter.tensors.end(), [&](const at::Tensor& tensor) {
-      const ByteRange now = byte_range(tensor);
-      return now.begin != parameter.bytes.begin || now.end != parameter.bytes.end;
-    });
-  });
+  for (size_t i = 0; i < arming_->tensors.size(); ++i) {
+    const ByteRange now = byte_range(arming_->tensors[i]), then = arming_->found->bytes[i];
+    if (now.begin != then.begin || now.end != then.end) return true;
+  }
+  return false;
 }
 
 int64_t ForwardHooks::backwards() const { return arming_ ? arming_->backwards : 0; }

@@ -110,8 +110,10 @@ bool Places::keeps_place(const TensorSpec& absent) const {
   return found != seen_.end() && (found->second.times > 1 || captures_ - found->second.last < kAWhile);
 }
 
-void Places::forget_names() {
+void Places::forget_some_names() {
+  constexpr size_t kMostNames = 10000;
   constexpr int64_t kLongAgo = 1000;
+  if (seen_.size() <= kMostNames) return;
   for (auto it = seen_.begin(); it != seen_.end();) {
     it = captures_ - it->second.last > kLongAgo ? seen_.erase(it) : std::next(it);
   }

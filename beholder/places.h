@@ -50,16 +50,17 @@ class Places {
   std::vector<TensorSpec> merged(const Plan* plan, std::vector<TensorSpec> outputs) const;
 
   /// A picture of these was captured.
-  template <typename Named>
-  void captured(const std::vector<Named>& named) {
+  void captured(const std::vector<Candidate>& candidates) {
     ++captures_;
-    for (const auto& one : named) {
-      Seen& seen = seen_[name_of(one)];
-      ++seen.times;
-      seen.last = captures_;
-    }
-    constexpr size_t kMostNames = 10000;
-    if (seen_.size() > kMostNames) forget_names();
+    for (const auto& candidate : candidates) see(*candidate.name);
+    forget_some_names();
+  }
+  /// The same of a session's activations.
+  template <typename Session>
+  void captured(const Session& session) {
+    ++captures_;
+    session.for_each([this](const TensorSpec& spec) { see(spec.name); });
+    forget_some_names();
   }
 
  private:
@@ -67,13 +68,16 @@ class Places {
     int64_t times = 0, last = 0;  // captures
   };
 
-  static const std::string& name_of(const Candidate& candidate) { return *candidate.name; }
-  static const std::string& name_of(const TensorSpec& spec) { return spec.name; }
+  void see(const std::string& name) {
+    Seen& seen = seen_[name];
+    ++seen.times;
+    seen.last = captures_;
+  }
   bool find_in_order(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates, bool whole);
   void find_by_name(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
                     const Settings& settings);
   bool keeps_place(const TensorSpec& absent) const;
-  void forget_names();
+  void forget_some_names();
 
   std::vector<Place> places_;
   bool misfits_ = false;

@@ -5,7 +5,9 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <memory>
 #include <regex>
 #include <sstream>
 #include <stdexcept>
@@ -439,6 +441,60 @@ TEST_CASE("modules: those registered after add are seen at the next arm") {
   CHECK(watch.names() == "0 1");
 }
 
+TEST_CASE("modules: a child, a parameter or its bytes replaced by others, or gone, are seen at the next arm") {
+  Sequential net(Linear(4, 4), Linear(4, 4));
+  Watch watch(*net);
+  const auto names_now = [&](const torch::Tensor& x) {
+    watch.reports.clear();
+    watch.hooks.arm();
+    net->forward(x);
+    return watch.names();
+  };
+  CHECK(names_now(torch::ones({1, 4})) == "0 1");
+  CHECK(names_now(torch::ones({1, 4})) == "0 1");  // by what was found before
+  CHECK(watch.reports[0].tensor.size(1) == 4);
+
+  // Another tensor's bytes, in place of its own.
+  auto& second = net->at<torch::nn::LinearImpl>(1);
+  second.weight.set_data(torch::zeros({4, 4}));
+  CHECK(names_now(torch::ones({1, 4})) == "0 1");
+  CHECK(watch.output("1").equal(second.bias.detach().expand({1, 4})));
+  // Another parameter under the same name.
+  struct Renewable : torch::nn::Module {
+    torch::Tensor weight = register_parameter("weight", torch::ones({4}));
+    void renew() {
+      weight = torch::full({4}, 2.0F);
+      parameters_["weight"] = weight;
+    }
+  };
+  const auto renewable = std::make_shared<Renewable>();
+  struct Parent : torch::nn::Module {
+    using Module::replace_module;
+    using Module::unregister_module;
+  };
+  const auto parent = std::make_shared<Parent>();
+  parent->register_module("child", renewable);
+  Watch other(*parent);
+  const auto scaled = [&](const torch::Tensor& weight) {
+    other.reports.clear();
+    other.hooks.arm();
+    torch::mul(torch::ones({3, 4}), weight);
+    return other.names();
+  };
+  CHECK(scaled(renewable->weight) == "child");
+  const torch::Tensor old = renewable->weight;
+  renewable->renew();
+  CHECK(scaled(old) == "");
+  CHECK(scaled(renewable->weight) == "child");
+  // Another child, and none.
+  const auto next = std::make_shared<Renewable>();
+  parent->replace_module("child", next);
+  CHECK(scaled(renewable->weight) == "");
+  CHECK(scaled(next->weight) == "child");
+  parent->unregister_module("child");
+  CHECK(scaled(next->weight) == "");
+}
+
 TEST_CASE("ignored: backward, also of a graph that is created, and a second time") {
   Net net;
   const auto loss = net->forward(net_input().requires_grad_()).pow(2).sum();
@@ -697,6 +753,76 @@ TEST_CASE("contract: the hook runs with autograd off, does not see its own opera
   CHECK(returned.requires_grad());
   returned.sum().backward();
   CHECK(net->conv1->weight.grad().defined());
+}
+
+namespace {
+
+int64_t operators_told = 0;
+std::unique_ptr<at::ObserverContext> count_operator(const at::RecordFunction&) {
+  ++operators_told;
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("contract: who else listens to operators is told of all, nested ones and those of backward too") {
+  Net net;
+  const auto step = [&] { net->forward(net_input()).sum().backward(); };
+  const auto told_of = [&](const std::function<void()>& before) {
+    const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback(count_operator));
+    operators_told = 0;
+    before();
+    step();
+    at::removeCallback(handle);
+    return operators_told;
+  };
+  step();  // makes the gradients, which is told of too
+  const int64_t without = told_of([] {});
+  Watch watch(*net);
+  CHECK(told_of([] {}) == without);
+  CHECK(told_of([&] { watch.hooks.arm(); }) == without);
+  const auto global = at::addGlobalCallback(at::RecordFunctionCallback(count_operator));
+  operators_told = 0;
+  step();
+  at::removeCallback(global);
+  CHECK(operators_told == without);
+  // Alone, they are told of less, and leave no trace of that.
+  watch.hooks.arm();
+  watch.hooks.take_seconds();
+  step();
+  CHECK(at::isRecordFunctionEnabled());
+  CHECK_THROWS(net->forward(torch::randn({5, 1, 7, 7})));
+  CHECK(at::isRecordFunctionEnabled());
+  struct Throws : torch::autograd::Function<Throws> {
+    static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x) { return x.clone(); }
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext*, torch::autograd::variable_list) {
+      throw std::runtime_error("in backward");
+    }
+  };
+  CHECK_THROWS(Throws::apply(net->forward(net_input())).sum().backward());
+  CHECK(at::isRecordFunctionEnabled());
+  watch.reports.clear();
+  watch.hooks.arm();
+  net->forward(net_input());
+  CHECK(watch.names() == "conv1 bn1 fc1 fc2");
+}
+
+TEST_CASE("contract: what is nested in an operator of LibTorch is not told of to nobody") {
+  Net net;
+  Watch watch(*net);
+  const auto billed_for = [&](const std::function<void()>& work) {
+    double least = 1;  // an interruption may be billed now and then
+    for (int round = 0; round < 5; ++round) {
+      watch.hooks.take_seconds();
+      for (int i = 0; i < 200; ++i) work();
+      least = std::min(least, watch.hooks.take_seconds());
+    }
+    return least;
+  };
+  // A convolution is six operators in one, of which five are nested; a view is one.
+  const auto x = torch::ones({1, 1, 4, 4}), w = torch::ones({1, 1, 1, 1});
+  const double one = billed_for([&] { x.view({16}); }), nested = billed_for([&] { torch::conv2d(x, w); });
+  CHECK(nested < 3 * one);
 }
 
 TEST_CASE("contract: a forward that throws leaves the hooks consistent") {

@@ -505,6 +505,27 @@ TEST_CASE("activations: hooks are gone once all has come, and watching for nothi
   CHECK(watched.collector->pictures().back()->step >= watched.beholder.state().step - 40);
 }
 
+TEST_CASE("activations: other settings are followed where steps are slower than the pictures wished") {
+  Watched watched(options_for(Values::Activations));
+  Parts net;
+  watched.beholder.attach(net);
+  const auto step = [&] {
+    std::this_thread::sleep_for(25ms);  // 60 pictures a second are wished: each step is watched
+    net->head(net->encoder(torch::randn({3, 4}))).sum().backward();
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 10; ++i) step();
+  REQUIRE(watched.beholder.state().captured >= 5);
+  watched.beholder.settings().set_by_name("fps", "0");
+  step();
+  const int64_t before = watched.beholder.state().captured;
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.beholder.state().captured <= before + 1);
+  watched.beholder.settings().set_by_name("fps", "60");
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.beholder.state().captured >= before + 4);
+}
+
 // ---- few updates
 
 TEST_CASE("the first update() shows parameters, a single one too; the second shows activations") {

@@ -49,8 +49,15 @@ class Training {
   torch::nn::Module& module() { return *module_; }
 
   void step() {
+    step([](const auto& forward) { forward(); });
+  }
+  /// `around(forward)` calls forward(): for who measures it.
+  template <typename Around>
+  void step(const Around& around) {
     optimizer_->zero_grad();
-    loss().backward();
+    torch::Tensor result;
+    around([&] { result = loss(); });
+    result.backward();
     optimizer_->step();
   }
 

@@ -2,16 +2,20 @@
 // Beholder for each picture, beside the training step alone, and the gather alone beside a memcpy of the values that
 // are shown.
 //
-//   training_benchmark NETWORK SECONDS   trains it, by turns alone and watched in each way; NETWORK.* lines
+//   training_benchmark NETWORK SECONDS [WAY]
+//                                        trains it, by turns alone and watched in each way (or in that one, for a
+//                                        profiler); NETWORK.* lines
 //   training_benchmark face SECONDS      due updates of ResNet-18 one after the other, nothing between them
 //
 // One thread; a viewer of the live server is another process (curl).
 
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -62,8 +66,8 @@ struct Way {
   std::unique_ptr<Viewer> viewer;
   // One entry a round.
   std::vector<double> step_cpu, blocked_cpu, blocked_wall;
-  // Of all rounds: forward and backward of armed and other steps (activations).
-  std::vector<double> plain_steps, armed_steps;
+  // Of all rounds: the forward of armed and other steps (activations).
+  std::vector<double> plain_forwards, armed_forwards;
 
   Way(std::string name_, const std::string& logdir, Training& training, Options options) : name(std::move(name_)) {
     beholder = std::make_unique<Beholder>(logdir + "/" + name, std::move(options));
@@ -84,17 +88,22 @@ void Way::round(Training& training, double seconds) {
   const bool activations = beholder && beholder->settings().get().values == Values::Activations;
   bool armed = false;
   while (seconds_since(begun) < seconds || armed) {
-    const double step = timed([&] { training.step(); }).cpu;
+    double forward_cpu = 0;
+    const double step =
+        timed([&] { training.step([&](const auto& forward) { forward_cpu = timed(forward).cpu; }); }).cpu;
     steps.push_back(step);
-    if (activations) (armed ? armed_steps : plain_steps).push_back(step);
+    if (activations) (armed ? armed_forwards : plain_forwards).push_back(forward_cpu);
     if (!beholder) continue;
     const Times update = timed([&] { beholder->update(); });
     in_update.cpu += update.cpu;
     in_update.wall += update.wall;
     const int64_t now = std::exchange(captured, beholder->state().captured);
     pictures += captured - now;
-    // Hooks are armed by an update that takes its time and captures nothing.
-    armed = activations && captured == now && update.cpu > 2e-6;
+    if (!activations) continue;
+    armed = at::hasThreadLocalCallbacks();  // hooks are installed
+    // Of every three steps one is watched at most: the others are what it is compared with.
+    if (beholder->settings().get().fps * 3 * median(steps) > 1)
+      beholder->settings().set_by_name("fps", std::to_string(0.9 / (3 * median(steps))));
   }
   step_cpu.push_back(median(steps));
   if (pictures == 0) return;
@@ -175,10 +184,14 @@ struct GatherBesideMemcpy {
   }
 };
 
-void train(const std::string& network, double seconds) {
+void train(const std::string& network, double seconds, const std::string& only) {
   const TemporaryFolder logdir;
   const auto training = training_of(network);
   auto ways = all_ways(logdir.path(), *training);
+  if (!only.empty()) {
+    ways.erase(std::remove_if(ways.begin(), ways.end(), [&](const auto& way) { return way->name != only; }),
+               ways.end());
+  }
   GatherBesideMemcpy fit(*training, LayoutKind::Fit), classic(*training, LayoutKind::Classic);
   const auto warm_up = [&] {
     for (auto& way : ways) way->round(*training, 0.5);
@@ -186,8 +199,8 @@ void train(const std::string& network, double seconds) {
       way->step_cpu.clear();
       way->blocked_cpu.clear();
       way->blocked_wall.clear();
-      way->plain_steps.clear();
-      way->armed_steps.clear();
+      way->plain_forwards.clear();
+      way->armed_forwards.clear();
     }
   };
   warm_up();
@@ -207,8 +220,8 @@ void train(const std::string& network, double seconds) {
     tell(name + ".step_ms", 1e3 * median(way->step_cpu));
     if (!way->beholder) continue;
     double blocked = median(way->blocked_cpu), wall = median(way->blocked_wall);
-    if (!way->armed_steps.empty() && !way->plain_steps.empty()) {
-      const double hooks = median(way->armed_steps) - median(way->plain_steps);
+    if (!way->armed_forwards.empty() && !way->plain_forwards.empty()) {
+      const double hooks = median(way->armed_forwards) - median(way->plain_forwards);
       tell(name + ".hooks_cpu_ms", 1e3 * hooks);  // copies of activations included
       blocked += std::max(0.0, hooks);
       wall += std::max(0.0, hooks);
@@ -256,12 +269,13 @@ void face(double seconds) {
 
 int main(int argc, char** argv) try {
   at::set_num_threads(1);
-  if (argc != 3) throw std::invalid_argument("expected: resnet18, transformer or face, and seconds");
+  if (argc != 3 && argc != 4)
+    throw std::invalid_argument("expected: resnet18, transformer or face, seconds, and perhaps a way");
   const std::string what = argv[1];
   if (what == "face") {
     face(std::stod(argv[2]));
   } else {
-    train(what, std::stod(argv[2]));
+    train(what, std::stod(argv[2]), argc > 3 ? argv[3] : "");
   }
   return 0;
 } catch (const std::exception& error) {
