@@ -12,9 +12,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -96,6 +98,44 @@ std::optional<std::string> get(const LiveRun& run, const std::string& path, Cloc
   return std::nullopt;
 }
 
+/// The first `most` bytes of a small file of the system; empty where it cannot be read.
+std::string system_text(const std::string& path, size_t most = 4096) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text(file.fd < 0 ? 0 : most, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t n = ::read(file.fd, &text[size], text.size() - size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    size += static_cast<size_t>(n);
+  }
+  text.resize(size);
+  return text;
+}
+
+/// Empty where the system does not say.
+std::string boot_id() {
+  std::string id = system_text("/proc/sys/kernel/random/boot_id", 64);
+  return id.substr(0, id.find_first_of("\r\n"));
+}
+
+/// When the process started, in clock ticks since boot; 0 where there is none, or the system does not say.
+uint64_t start_of(int64_t pid) {
+  const std::string text = system_text("/proc/" + std::to_string(pid) + "/stat");
+  // The second field is the program's name in brackets, with anything in it; the 22nd is the start.
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) {
+    if (!(fields >> field)) return 0;
+  }
+  return std::strtoull(field.c_str(), nullptr, 10);
+}
+
+/// The file says enough to tell its process from others of the same number.
+bool is_certain(const LiveRun& run) { return run.pid_started != 0 && !run.boot_id.empty(); }
+
 void write_all(int fd, const std::string& text) {
   for (size_t written = 0; written < text.size();) {
     const ssize_t n = ::write(fd, text.data() + written, text.size() - written);
@@ -131,6 +171,8 @@ std::optional<LiveRun> read_live_file(const std::string& directory) {
     run.token = json.at("token").get<std::string>();
     run.pid = json.at("pid").get<int64_t>();
     run.nonce = json.at("nonce").get<std::string>();
+    run.pid_started = json.value("pid_started", uint64_t{0});
+    run.boot_id = json.value("boot_id", std::string());
     run.started = json.value("started", 0.0);
     run.version = json.value("version", std::string());
     run.directory = directory;
@@ -142,9 +184,22 @@ std::optional<LiveRun> read_live_file(const std::string& directory) {
   return std::nullopt;
 }
 
-bool process_exists(const LiveRun& run) {
-  return run.pid > 0 && (::kill(static_cast<pid_t>(run.pid), 0) == 0 || errno == EPERM);
+void note_this_process(LiveRun& run) {
+  run.pid = ::getpid();
+  run.pid_started = start_of(run.pid);
+  run.boot_id = boot_id();
 }
+
+bool process_exists(const LiveRun& run) {
+  if (run.pid <= 0 || (::kill(static_cast<pid_t>(run.pid), 0) != 0 && errno != EPERM)) return false;
+  // What one side does not know decides nothing.
+  const std::string boot = run.boot_id.empty() ? "" : boot_id();
+  if (!boot.empty() && boot != run.boot_id) return false;
+  const uint64_t started = run.pid_started == 0 ? 0 : start_of(run.pid);
+  return started == 0 || started == run.pid_started;
+}
+
+bool is_of_this_process(const LiveRun& run) { return run.pid == ::getpid() && process_exists(run); }
 
 bool answers(const LiveRun& run, std::chrono::milliseconds timeout) {
   if (!process_exists(run)) return false;
@@ -176,9 +231,10 @@ std::optional<LiveRun> newest_live_run(const std::string& folder, bool check) {
   }
   std::stable_sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.started > b.started; });
   for (auto& run : runs) {
-    if (!check || answers(run)) return run;
+    if ((!check && is_certain(run)) || answers(run)) return run;
   }
-  return std::nullopt;
+  if (check || runs.empty()) return std::nullopt;
+  return runs.front();
 }
 
 LiveFileResult write_live_file(const std::string& directory, const LiveRun& run) {
@@ -199,6 +255,8 @@ LiveFileResult write_live_file(const std::string& directory, const LiveRun& run)
   json["port"] = run.port;
   json["token"] = run.token;
   json["pid"] = run.pid;
+  if (run.pid_started != 0) json["pid_started"] = run.pid_started;
+  if (!run.boot_id.empty()) json["boot_id"] = run.boot_id;
   json["nonce"] = run.nonce;
   json["started"] = run.started;
   json["version"] = run.version;

@@ -13,8 +13,12 @@ namespace beholder {
 struct LiveRun {
   std::string address;  ///< "127.0.0.1"
   int port = 0;
-  std::string token;      ///< a secret: never in a log but the one line with the URL, never in an argv
-  int64_t pid = 0;        ///< of the training
+  std::string token;  ///< a secret: never in a log but the one line with the URL, never in an argv
+  int64_t pid = 0;    ///< of the training
+  /// Which of the processes that had this number over time it is: when it started, in clock ticks since boot, and the
+  /// boot's random id. 0 and empty where the system does not say, and in files of older versions.
+  uint64_t pid_started = 0;
+  std::string boot_id;
   std::string nonce;      ///< hex; another one for each server
   double started = 0;     ///< Unix time in seconds
   std::string version;    ///< of Beholder, "0.1.0"
@@ -29,11 +33,18 @@ std::optional<LiveRun> read_live_file(const std::string& directory);
 /// `timeout`. Never raises SIGPIPE.
 bool answers(const LiveRun& run, std::chrono::milliseconds timeout = std::chrono::milliseconds(1000));
 
-/// Whether the process of `run` exists on this machine. Cheap; a number may have been given to another process since.
+/// Notes in `run` that it is one of this process.
+void note_this_process(LiveRun& run);
+/// Whether the process of `run` exists on this machine: this very one, where the file says when it started, since its
+/// number may have been given to another process. Cheap.
 bool process_exists(const LiveRun& run);
+/// Whether `run` is one of this process.
+bool is_of_this_process(const LiveRun& run);
 
 /// The run that started last among those at and below `folder` (a logdir, or a folder of logdirs, at most 6 levels;
-/// links to folders are not followed) whose process exists. `check` also asks the servers, see answers().
+/// links to folders are not followed) whose process exists. `check` also asks the servers, see answers(). Without it
+/// only a server is asked whose process may be another one (the file does not say when it started); the newest of these
+/// is better than none.
 std::optional<LiveRun> newest_live_run(const std::string& folder, bool check = true);
 
 enum class LiveFileResult {

@@ -186,7 +186,7 @@ void LiveServer::open(const Run& run) {
   open->directory = run.directory;
   open->run.address = options_.address;
   open->run.token = options_.token.empty() ? random_hex(32) : options_.token;
-  open->run.pid = ::getpid();
+  note_this_process(open->run);
   open->run.nonce = random_hex(16);
   open->run.started = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   open->run.version = BEHOLDER_VERSION;

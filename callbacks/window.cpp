@@ -162,12 +162,12 @@ bool Window::Child::wait_for_server() {
   while (!closing) {
     lock.unlock();
     const auto run = read_live_file(directory);
-    if (run && run->pid == static_cast<int64_t>(::getpid())) return true;
+    if (run && is_of_this_process(*run)) return true;
     if (Clock::now() > deadline) {
-      log_warning(run ? "window: another process shows its run in " + logdir +
-                            " already, so none was opened for this one"
-                      : "window: none was opened, because " + directory +
-                            " has no live.json; add a beholder::LiveServer to this run");
+      log_warning(run && process_exists(*run) ? "window: another process shows its run in " + logdir +
+                                                    " already, so none was opened for this one"
+                                              : "window: none was opened, because " + directory +
+                                                    " has no live.json; add a beholder::LiveServer to this run");
       return false;
     }
     lock.lock();

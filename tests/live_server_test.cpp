@@ -1443,6 +1443,66 @@ TEST_CASE("a live.json that nobody lives behind is replaced, one of a living ser
   CHECK(read_live_file(run.run.directory)->nonce == "of another server");
 }
 
+TEST_CASE("a live.json whose process id another process has by now shadows nothing") {
+  TemporaryFolder folder;
+  const auto run_in = [&](const std::string& name) {
+    auto run = std::make_unique<FakeRun>();
+    run->run.logdir = (folder.path / name).string();
+    run->run.directory = (folder.path / name / "plugins" / "beholder").string();
+    fs::create_directories(run->run.directory);
+    return run;
+  };
+  const auto living = run_in("living"), stale = run_in("stale");
+  Server server({}, living.get());
+  const auto here = read_live_file(living->run.directory);
+  REQUIRE(here);
+  CHECK(here->pid_started > 0);
+  CHECK(here->boot_id.size() == 36);
+  CHECK(process_exists(*here));
+  CHECK(is_of_this_process(*here));
+
+  // This process has the number, but it is not the one that wrote the file. The file is newer than the living run's.
+  const auto write = [&](const Json& identity) {
+    Json json = {{"address", "127.0.0.1"}, {"port", server.port}, {"token", kToken},
+                 {"pid", ::getpid()},      {"nonce", "stale"},    {"started", here->started + 100}};
+    json.update(identity);
+    std::ofstream(stale->run.directory + "/live.json") << json.dump();
+    const auto there = read_live_file(stale->run.directory);
+    REQUIRE(there);
+    return *there;
+  };
+  const auto newest = [&](bool check) { return newest_live_run(folder.path.string(), check)->nonce; };
+  for (const Json& identity :
+       {Json{{"pid_started", here->pid_started - 1}, {"boot_id", here->boot_id}},
+        Json{{"pid_started", here->pid_started}, {"boot_id", "00000000-0000-0000-0000-000000000000"}},
+        Json{{"pid_started", here->pid_started + 1}}, Json{{"boot_id", "another"}}}) {
+    INFO(identity.dump());
+    const LiveRun there = write(identity);
+    CHECK_FALSE(process_exists(there));
+    CHECK_FALSE(is_of_this_process(there));
+    CHECK_FALSE(answers(there));
+    CHECK(newest(true) == here->nonce);
+    CHECK(newest(false) == here->nonce);
+  }
+  // One of an older version does not say: its server is asked.
+  const LiveRun old = write(Json::object());
+  CHECK(process_exists(old));
+  CHECK_FALSE(answers(old));
+  CHECK(newest(true) == here->nonce);
+  CHECK(newest(false) == here->nonce);
+  server.server.close();
+  CHECK(newest(false) == "stale");  // nothing better is there: who follows it asks again and again
+  CHECK_FALSE(newest_live_run(folder.path.string(), true));
+  // Of such a process nothing is kept.
+  write({{"pid_started", here->pid_started - 1}, {"boot_id", here->boot_id}});
+  Server next({}, stale.get());
+  CHECK(read_live_file(stale->run.directory)->port == next.port);
+  for (const Json& wrong : {Json{{"pid_started", "soon"}}, Json{{"boot_id", 7}}}) {
+    std::ofstream(living->run.directory + "/live.json") << wrong.dump();
+    CHECK_FALSE(read_live_file(living->run.directory));
+  }
+}
+
 TEST_CASE("the newest living run below a folder is found") {
   TemporaryFolder folder;
   std::vector<std::unique_ptr<FakeRun>> runs;

@@ -83,8 +83,10 @@ class World {
     fs::remove_all(folder);
   }
 
-  void serve(int64_t pid = ::getpid()) {
+  /// `pid_started`: 0 = the file does not say when its process started.
+  void serve(int64_t pid = ::getpid(), uint64_t pid_started = 0) {
     LiveRun live;
+    live.pid_started = pid_started;
     live.address = "127.0.0.1";
     live.port = 1;  // nobody is there: only the file counts
     live.token = "secret-token-of-this-run";
@@ -299,6 +301,7 @@ TEST_CASE("without a live server of this process nothing is started, and one lin
     world.serve(1);
     expected = "another process";
   }
+  SECTION("that of an older process with the number of this one") { world.serve(::getpid(), 1); }
   Window window(options);
   window.open(world.run);
   REQUIRE(soon([&] { return !world.lines().empty(); }));

@@ -263,7 +263,7 @@ std::optional<Endpoint> LiveClient::Shared::find() const {
   std::optional<LiveRun> run;
   if (target.pid != 0) {
     run = read_live_file(target.folder + "/plugins/beholder");
-    if (run && run->pid != target.pid) return std::nullopt;
+    if (run && (run->pid != target.pid || !process_exists(*run))) return std::nullopt;
     if (run) run->directory = target.folder + "/plugins/beholder";
   } else {
     run = newest_live_run(target.folder, false);  // it is asked for its state anyway
