@@ -19,6 +19,7 @@
 #include "beholder/forks.h"
 #include "beholder/graph_capture.h"
 #include "beholder/log.h"
+#include "beholder/paths.h"
 #include "beholder/pipeline.h"
 #include "beholder/places.h"
 #include "beholder/schedule.h"
@@ -53,7 +54,7 @@ struct Lifeline {
 struct Beholder::Impl {
   Impl(std::string logdir_, Options options_)
       : options(std::move(options_)),
-        logdir(std::move(logdir_)),
+        logdir(absolute_path(logdir_)),
         directory((std::filesystem::path(logdir) / "plugins" / "beholder").string()),
         settings(std::make_shared<SharedSettings>(options.settings)),
         dispatcher(host_shares(options).queues, budget),

@@ -104,7 +104,8 @@ inline constexpr NowTag Now{};
 /// connections stay whole. A Beholder that the child makes itself works there.
 class Beholder {
  public:
-  /// Files go below <logdir>/plugins/beholder. A logdir that cannot be written is one warning, not an error.
+  /// Files go below <logdir>/plugins/beholder, where that is now: a relative logdir does not follow the working
+  /// directory. A logdir that cannot be written is one warning, not an error.
   explicit Beholder(std::string logdir, Options options = {});
   ~Beholder();
   Beholder(Beholder&& other) noexcept;

@@ -42,7 +42,7 @@ struct ShownValue {
 
 /// What a callback learns when it is opened. Valid until close() has returned; any thread.
 struct Run {
-  std::string logdir;                         ///< as the user gave it
+  std::string logdir;                         ///< as the user gave it, absolute
   std::string directory;                      ///< <logdir>/plugins/beholder, exists
   std::shared_ptr<SharedSettings> settings;   ///< may be changed by the callback
   std::function<State()> state;               ///< counters and budgets now

@@ -2,19 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
-#include <sstream>
 #include <stdexcept>
 #include <string>
+
+#include "beholder/numbers.h"
 
 namespace beholder {
 namespace {
 
+std::string text_of(double value) { return number_text(value); }
+std::string text_of(int value) { return std::to_string(value); }
+std::string text_of(int64_t value) { return std::to_string(value); }
+
 template <typename T>
 void require(bool good, const char* name, const char* expected, const T& found) {
   if (good) return;
-  std::ostringstream text;
-  text << "beholder::Options::" << name << " is " << found << "; expected " << expected;
-  throw std::invalid_argument(text.str());
+  throw std::invalid_argument(std::string("beholder::Options::") + name + " is " + text_of(found) + "; expected " +
+                              expected);
 }
 
 }  // namespace

@@ -9,10 +9,10 @@
 #include <cstring>
 #include <map>
 #include <numeric>
-#include <sstream>
 #include <tuple>
 
 #include "beholder/history.h"
+#include "beholder/numbers.h"
 
 namespace beholder {
 namespace {
@@ -88,7 +88,7 @@ StagedSection stage(const Section& section, const TensorSpec& spec) {
 
 /// Everything that decides which values a section shows, and in which order.
 std::string fingerprint_of(const TensorSpec& spec, const Section& section) {
-  std::ostringstream text;
+  PlainStream text;
   text << spec.name << ' ' << static_cast<int>(spec.kind) << ' ' << section.selection.size();
   for (auto size : spec.sizes) text << ',' << size;
   for (const auto& range : section.selection.box) text << ';' << range.start << ':' << range.step << ':' << range.count;
@@ -102,7 +102,7 @@ std::string fingerprint_of(const TensorSpec& spec, const Section& section) {
 
 /// Sets what of the view tells whether a later one shows the same values at the same places.
 void set_fingerprints(ViewPlan& view, const std::vector<TensorSpec>& tensors) {
-  std::ostringstream text;
+  PlainStream text;
   const Settings& s = view.settings;
   text << to_string(s.values) << ' ' << view.layout->width << 'x' << view.layout->height << ' ' << s.show_all
        << to_string(s.layout) << s.filter << '\n';

@@ -1,12 +1,12 @@
 #include "beholder/settings.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <set>
 #include <sstream>
-#include <system_error>
 #include <tuple>
+
+#include "beholder/numbers.h"
 
 namespace beholder {
 namespace {
@@ -14,22 +14,6 @@ namespace {
 auto tied(const Settings& s) {
   return std::tie(s.values, s.mode, s.window_size, s.scaling, s.show_all, s.layout, s.colormap, s.fps, s.recording,
                   s.info, s.filter, s.paused, s.solo, s.page, s.zoom, s.pan_x, s.pan_y);
-}
-
-/// The shortest text that is read as this number again; whatever the locale, which a toolkit may have set.
-std::string number_text(double value) {
-  char text[32];
-  const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
-  const auto end = whole ? std::to_chars(text, text + sizeof text, static_cast<int64_t>(value))
-                         : std::to_chars(text, text + sizeof text, value);
-  return std::string(text, end.ptr);
-}
-
-/// NaN where `text` is not a number and nothing else.
-double number_of(const std::string& text) {
-  double value = 0;
-  const auto end = std::from_chars(text.data(), text.data() + text.size(), value);
-  return end.ec == std::errc() && end.ptr == text.data() + text.size() ? value : NAN;
 }
 
 /// Enumerations in the order of their numbers, by the names of to_string().

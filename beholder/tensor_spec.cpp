@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
-#include <sstream>
 #include <utility>
+
+#include "beholder/numbers.h"
 
 namespace beholder {
 namespace {
@@ -122,7 +123,7 @@ TensorSpec describe(const Candidate& candidate) {
       spec.dense = false;
     }
     if (spec.refusal.empty() && spec.kind == Kind::Frame && !is_picture(spec.sizes)) {
-      std::ostringstream found;
+      PlainStream found;
       found << tensor.sizes();
       spec.refusal = "a frame is (H, W) or (3, H, W); found " + found.str();
     }

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <utility>
 
 #include "beholder/callbacks/caption_drawing.h"
 #include "beholder/callbacks/text.h"
+#include "beholder/numbers.h"
 
 namespace beholder {
 namespace {
@@ -77,18 +77,10 @@ std::string short_number(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value > 0 ? "Inf" : "-Inf";
   if (value == 0) return "0";  // -0 too
-  char text[32];
   const double size = std::fabs(value);
-  if (size >= 99.5 && size < 99999.5) {
-    std::snprintf(text, sizeof text, "%.0f", value);
-    return text;
-  }
-  if (size >= 0.00095 && size < 99.5) {
-    std::snprintf(text, sizeof text, "%.2g", value);
-    return text;
-  }
-  std::snprintf(text, sizeof text, "%.1e", value);  // "1.2e-05"
-  std::string number = text;
+  if (size >= 99.5 && size < 99999.5) return fixed_text(value, 0);
+  if (size >= 0.00095 && size < 99.5) return general_text(value, 2);
+  const std::string number = scientific_text(value, 1);  // "1.2e-05"
   const auto e = number.find('e');
   std::string mantissa = number.substr(0, e);
   if (mantissa.size() > 2 && mantissa.compare(mantissa.size() - 2, 2, ".0") == 0) mantissa.resize(mantissa.size() - 2);

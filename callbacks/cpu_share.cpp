@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
+#include <locale>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -20,13 +22,15 @@ constexpr double kLeastShare = 0.03, kShareOfIdle = 0.1;
 
 double idle_cores(const std::string& line, int cores, double& idle_before, double& machine_before) {
   std::istringstream text(line);
+  text.imbue(std::locale::classic());
   std::string name;
   text >> name;
-  double ticks = 0, idle = 0, machine = 0;
+  int64_t ticks = 0;
+  double idle = 0, machine = 0;
   // user nice system idle iowait irq softirq steal; what follows is counted in user already.
   for (int column = 0; column < 8 && text >> ticks; ++column) {
-    machine += ticks;
-    if (column == 3 || column == 4) idle += ticks;
+    machine += static_cast<double>(ticks);
+    if (column == 3 || column == 4) idle += static_cast<double>(ticks);
   }
   const double idle_ticks = idle - std::exchange(idle_before, idle);
   const double all_ticks = machine - std::exchange(machine_before, machine);

@@ -10,6 +10,8 @@
 #include <system_error>
 #include <utility>
 
+#include "beholder/paths.h"
+
 namespace beholder {
 
 std::vector<std::string> read_film_index(const std::string& path, int64_t frames) {
@@ -37,7 +39,7 @@ int64_t whole_lines(int descriptor, int64_t bytes) {
   return 0;
 }
 
-FilmIndex::FilmIndex(std::string path) : path_(std::move(path)) {
+FilmIndex::FilmIndex(const std::string& path) : path_(absolute_path(path)) {
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "cannot create " + path_);
 }

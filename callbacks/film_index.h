@@ -23,7 +23,7 @@ int64_t whole_lines(int descriptor, int64_t bytes);
 class FilmIndex {
  public:
   /// Creates the file, and claims the film's name by it: std::system_error EEXIST where it is taken.
-  explicit FilmIndex(std::string path);
+  explicit FilmIndex(const std::string& path);
   ~FilmIndex();
   FilmIndex(const FilmIndex&) = delete;
   FilmIndex& operator=(const FilmIndex&) = delete;

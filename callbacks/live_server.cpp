@@ -23,6 +23,7 @@
 #include "beholder/callbacks/live_file.h"
 #include "beholder/callbacks/live_view.h"
 #include "beholder/log.h"
+#include "beholder/numbers.h"
 #include "beholder/options.h"
 
 namespace beholder {
@@ -62,8 +63,7 @@ void check(const LiveServerOptions& o) {
                                 std::to_string(o.jpeg_quality));
   }
   if (!(o.max_cpu > 0) || o.max_cpu > 64) {
-    throw std::invalid_argument("LiveServerOptions::max_cpu: expected above 0 to 64; found " +
-                                std::to_string(o.max_cpu));
+    throw std::invalid_argument("LiveServerOptions::max_cpu: expected above 0 to 64; found " + number_text(o.max_cpu));
   }
 }
 

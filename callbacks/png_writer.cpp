@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "beholder/callbacks/bgr.h"
+#include "beholder/paths.h"
 
 namespace beholder {
 namespace {
@@ -64,7 +65,7 @@ int64_t write_png(const std::string& path, const uint8_t* rgb, int width, int he
   return static_cast<int64_t>(encoded.size());
 }
 
-PngFolder::PngFolder(std::string path) : path_(std::move(path)) {
+PngFolder::PngFolder(const std::string& path) : path_(absolute_path(path)) {
   if (::mkdir(path_.c_str(), 0755) != 0) {
     throw std::system_error(errno, std::generic_category(), "cannot create " + path_);
   }

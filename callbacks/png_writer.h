@@ -15,7 +15,7 @@ int64_t write_png(const std::string& path, const uint8_t* rgb, int width, int he
 class PngFolder {
  public:
   /// Creates the folder; std::system_error EEXIST where it exists.
-  explicit PngFolder(std::string path);
+  explicit PngFolder(const std::string& path);
 
   /// Appends one frame; errors as write_png(), and the frames before stay.
   void write(const uint8_t* rgb, int width, int height);

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <deque>
 #include <filesystem>
@@ -19,6 +20,7 @@
 #include "beholder/callbacks/film_index.h"
 #include "beholder/callbacks/png_writer.h"
 #include "beholder/log.h"
+#include "beholder/numbers.h"
 #include "beholder/options.h"
 #include "beholder/thread_safety.h"
 
@@ -31,13 +33,9 @@ constexpr std::chrono::seconds kCheckInterval{1};
 constexpr int64_t kMaxNames = 10000;  // of films begun in one second
 
 std::string amount(int64_t bytes) {
-  char text[32];
-  if (bytes >= int64_t{1} << 30) {
-    std::snprintf(text, sizeof text, "%.1f GiB", static_cast<double>(bytes) / (int64_t{1} << 30));
-  } else {
-    std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-  }
-  return text;
+  const bool large = bytes >= int64_t{1} << 30;
+  return fixed_text(static_cast<double>(bytes) / static_cast<double>(large ? 1 << 30 : 1 << 20), 1) +
+         (large ? " GiB" : " MiB");
 }
 
 std::string time_name() {
@@ -47,6 +45,13 @@ std::string time_name() {
   char text[32];
   std::strftime(text, sizeof text, "%Y%m%d-%H%M%S", &local);
   return text;
+}
+
+/// Not nlohmann::json::parse(), which asks the C library's locale.
+nlohmann::ordered_json number_json(const std::string& text) {
+  const double value = number_of(text);
+  if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<int64_t>(value);
+  return value;
 }
 
 std::string index_line(const Picture& picture, int64_t frame) {
@@ -60,7 +65,7 @@ std::string index_line(const Picture& picture, int64_t frame) {
     switch (control.type) {
       case Control::Type::Action: break;
       case Control::Type::Switch: settings[control.name] = value == "on"; break;
-      case Control::Type::Number: settings[control.name] = nlohmann::json::parse(value); break;
+      case Control::Type::Number: settings[control.name] = number_json(value); break;
       case Control::Type::Choice:
       case Control::Type::Text: settings[control.name] = value; break;
     }
@@ -103,7 +108,7 @@ VideoOptions video_of(const RecorderOptions& options) {
 void check(const RecorderOptions& options) {
   if (!(options.frames_per_second > 0) || options.frames_per_second > 240) {
     throw std::invalid_argument("RecorderOptions::frames_per_second: expected above 0 to 240; found " +
-                                std::to_string(options.frames_per_second));
+                                number_text(options.frames_per_second));
   }
   if (options.max_recording_bytes < int64_t{1} << 20) {
     throw std::invalid_argument("RecorderOptions::max_recording_bytes: expected at least 1 MiB (1048576); found " +

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "beholder/options.h"
+#include "beholder/paths.h"
 
 extern "C" {
 #include <libavcodec/avcodec.h>
@@ -523,7 +524,7 @@ VideoWriter::VideoWriter(const std::string& stem, int width, int height, const V
     const auto containers = containers_of(s.codec->codec_id);
     if (containers.empty()) refused("this FFmpeg writes neither mp4 nor mkv");
     for (const auto& container : containers) {
-      s.path = stem + container.extension;
+      s.path = absolute_path(stem + container.extension);
       s.open_file();
       try {
         s.write_header(container);

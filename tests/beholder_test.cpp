@@ -650,6 +650,30 @@ TEST_CASE("a callback that keeps all pictures ends them at max_host_bytes, and l
   CHECK(beholder.state().errors == 0);
 }
 
+TEST_CASE("a relative logdir stays where it was given, whatever the working directory becomes") {
+  namespace fs = std::filesystem;
+  const fs::path before = fs::current_path();
+  std::string folder = (fs::temp_directory_path() / "beholder-cwd-XXXXXX").string();
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  for (const std::string logdir : {"runs/mine", ".", "", "./runs/../runs"}) {
+    CAPTURE(logdir);
+    fs::current_path(folder);
+    Net net;
+    beholder::Beholder beholder(logdir, quick());
+    const auto collector = std::make_shared<Collector>();
+    beholder.attach(net);
+    beholder.add(collector);
+    fs::current_path("/");
+    CHECK(fs::path(beholder.directory()).is_absolute());
+    CHECK(fs::equivalent(beholder.directory(), fs::path(folder) / logdir / "plugins" / "beholder"));
+    REQUIRE(eventually([&] { return collector->count() > 0; }, [&] { beholder.update(); }));
+    CHECK(collector->run.directory == beholder.directory());
+    CHECK(fs::equivalent(collector->run.logdir, fs::path(folder) / logdir));
+  }
+  fs::current_path(before);
+  fs::remove_all(folder);
+}
+
 // ---- settings
 
 TEST_CASE("FPS: a low one is kept, 0 shows nothing new, and it goes on afterwards") {

@@ -12,6 +12,7 @@
 #include "beholder/callbacks/caption_drawing.h"
 #include "beholder/callbacks/text.h"
 #include "catch.h"
+#include "german.h"
 #include "synthetic_picture.h"
 
 using namespace beholder;
@@ -64,6 +65,31 @@ std::string shorten(const std::string& name, size_t letters, bool keep_index = t
 }
 
 }  // namespace
+
+TEST_CASE("captions have decimal points in every language of the program") {
+  const auto all = [] {
+    std::string texts;
+    for (const double value : {0.36, -0.4, 1.5, 99.4, 128.0, 12345.0, 1234567.0, 1.25e-5, -3.4e8}) {
+      texts += short_number(value) + ' ';
+    }
+    return texts;
+  };
+  const auto before = synthetic::network({{"fc.weight", {1000, 2000}}, {"fc.bias", {10}}}, 320, 200, 1);
+  const auto after = synthetic::network({{"fc.weight", {1000, 2000}}, {"fc.bias", {10}}}, 320, 200, 1);
+  const std::string plain = all();
+  const auto drawn = captioned(*before);
+  std::string german;
+  std::shared_ptr<const CaptionedPicture> drawn_german;
+  {
+    const German language;
+    if (!language.c_too()) WARN("the C library has no German locale here and cannot make it");
+    german = all();
+    drawn_german = captioned(*after);
+  }
+  CHECK(german == plain);
+  CHECK(plain.find("0.36") == 0);
+  CHECK(drawn->rgb == drawn_german->rgb);
+}
 
 TEST_CASE("numbers are short") {
   CHECK(short_number(0) == "0");

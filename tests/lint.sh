@@ -18,6 +18,7 @@ rules=(
   "locks%beholder callbacks tools%\bstd::((recursive_|timed_|recursive_timed_|shared_|shared_timed_)?mutex|condition_variable(_any)?|lock_guard|unique_lock|scoped_lock|shared_lock)\b%clang cannot check what it guards: Mutex, MutexLock and Condition of beholder/thread_safety.h"
   "libav%callbacks tools examples%#\s*include\s*[<\"]lib(av|sw)|\bAV[A-Z]\w+\s*[*&(]|\bav(codec|format|_)\w*\s*\(%libav is known to callbacks/video_writer.cpp alone"
   "pool%callbacks%#\s*include\s*[<\"]opencv2/(imgproc|opencv|video|photo|features2d)|\bcv::(cvtColor|resize|LUT|merge|split|mixChannels|transform|parallel_for_|setNumThreads|filter2D|\w*[bB]lur|warp\w+|remap|convertScaleAbs)\s*\(|(\.|->)convertTo\s*\(%this wakes OpenCV's threads, which no budget counts: callbacks/bgr.h"
+  "locale%beholder callbacks tools%\b(v?s?n?printf|f?printf)\s*\(.*\x25[-+ #0-9.*]*[aAeEfFgG]|\bstd::(w?o|w?)stringstream\b|\bstd::(fixed|setprecision|scientific|put_money|to_wstring)\b|\b(strtod|strtof|strtold|atof|stod|stof|stold)\s*\(|\bsetlocale\s*\(|\bstd::locale::global\b%decimal commas where the user's locale has them: beholder/numbers.h"
 )
 
 # lint FOLDER ALLOWED: prints what is found, and entries of ALLOWED that excuse nothing; 1 where there is any.
@@ -116,6 +117,12 @@ self_test() {
   expect libav callbacks/a.cpp 'extern "C" { #include <libavformat/avformat.h>'
   expect libav callbacks/a.cpp '  AVFrame* frame = av_frame_alloc();'
 
+  expect locale beholder/a.cpp '  std::snprintf(text, sizeof text, "%.2g", value);'
+  expect locale callbacks/a.cpp '  std::printf("%5.1f of %d", part, all);'
+  expect locale beholder/a.cpp '  std::ostringstream text;'
+  expect locale tools/a.cpp '  const double seconds = std::stod(argv[1]);'
+  expect locale tools/a.cpp '  out << std::fixed << seconds;'
+  expect locale callbacks/a.cpp '  return std::strtod(text.c_str(), nullptr);'
   expect pool callbacks/a.cpp '    cv::cvtColor(picture, bgr, cv::COLOR_RGB2BGR);'
   expect pool callbacks/a.cpp '#include <opencv2/imgproc.hpp>'
   expect pool callbacks/a.cpp '  picture.convertTo(floats, CV_32F);'
@@ -128,6 +135,8 @@ self_test() {
   expect clean beholder/a.cpp '#include <torch/nn/module.h>'
   expect clean callbacks/a.cpp '#include <opencv2/core.hpp>'
   expect clean callbacks/a.cpp 'if (cv::imencode(".png", bgr, bytes)) return bytes;'
+  expect clean callbacks/a.cpp 'std::snprintf(name, sizeof name, "/%05lld.png", static_cast<long long>(frames_));'
+  expect clean beholder/a.cpp 'std::istringstream words(text); std::strtoul(text, nullptr, 10);'
   expect clean tools/a.cpp 'cv::cvtColor(decoded, decoded, cv::COLOR_BGR2RGB);'
   expect clean callbacks/a.cpp '#include <mutex>  // std::call_once'
   expect clean callbacks/a.cpp '#include <torch/torch.h>'

@@ -32,6 +32,7 @@
 #include "beholder/callbacks/live_file.h"
 #include "beholder/state.h"
 #include "catch.h"
+#include "german.h"
 #include "http_client.h"
 #include "log_lines.h"
 #include "own_threads.h"
@@ -450,6 +451,34 @@ TEST_CASE("nothing is encoded while nobody asks, and once for all who ask") {
   CHECK(encodings_made() == before + 2);
   server.get("/frame?format=raw");
   CHECK(encodings_made() == before + 2);
+}
+
+TEST_CASE("the server's numbers are the same in every language of the program") {
+  std::vector<std::string> told[2];
+  for (const bool german : {false, true}) {
+    std::optional<German> language;
+    if (german) language.emplace();
+    Server server;
+    auto picture = network_picture(42);
+    picture->sections[0].statistics.mean = 1234.5;
+    server.server.show(picture);
+    CHECK(server.post("/settings", R"({"zoom": 1.5, "fps": 2.25})").status == 200);
+    const Json state = Json::parse(server.get("/state").body);
+    told[german] = {state["picture"]["sections"].dump(), state["settings"].dump(), state["controls"].dump(),
+                    server.get("/frame?format=raw").header("content-length")};
+    CHECK(state["settings"]["zoom"] == 1.5);
+    CHECK(state["picture"]["sections"][0]["mean"] == 1234.5);
+    LiveServerOptions options;
+    options.max_cpu = 64.5;
+    try {
+      LiveServer refused(options);
+    } catch (const std::invalid_argument& e) {
+      told[german].emplace_back(e.what());
+    }
+  }
+  CHECK(told[0] == told[1]);
+  REQUIRE(told[0].size() == 5);
+  CHECK(told[0][4].find("64.5") != std::string::npos);
 }
 
 TEST_CASE("the state says what the contract promises") {

@@ -22,6 +22,7 @@
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <opencv2/videoio.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <system_error>
@@ -37,6 +38,7 @@
 #include "beholder/log.h"
 #include "beholder/state.h"
 #include "catch.h"
+#include "german.h"
 #include "synthetic_picture.h"
 
 namespace fs = std::filesystem;
@@ -644,6 +646,66 @@ TEST_CASE("a killed process loses no more than its last fragment") {
     CHECK(static_cast<int>(opencv_frames(film).size()) == probe.frames);
   }
   ::munmap(written, sizeof(std::atomic<int>));
+}
+
+TEST_CASE("index and messages are the same in every language of the program") {
+  std::vector<std::string> told[2];
+  for (const bool german : {false, true}) {
+    std::optional<German> language;
+    if (german) language.emplace();
+    Rig rig;
+    rig.run.settings->edit([](Settings& s) { s.fps = 2.5; });
+    auto picture = synthetic::blocks(64, 48, 1234);
+    picture->settings.fps = 2.5;
+    picture->settings.page = 12345;
+    picture->settings.zoom = 1.5;
+    rig.show(picture);
+    rig.close();
+    told[german] = read_film_index(rig.files(".jsonl").at(0));
+    auto options = plain();
+    options.min_free_bytes = std::numeric_limits<int64_t>::max();
+    Rig full(options);
+    full.show(1);
+    const std::string error = full.errors.at(0);
+    told[german].push_back(error.substr(0, error.find(" free on")));
+    options.frames_per_second = 240.5;
+    try {
+      Recorder recorder(options);
+    } catch (const std::invalid_argument& e) {
+      told[german].emplace_back(e.what());
+    }
+  }
+  CHECK(told[0] == told[1]);
+  REQUIRE(told[0].size() == 3);
+  CHECK(nlohmann::json::parse(told[0][0])["settings"]["fps"] == 2.5);
+  CHECK(nlohmann::json::parse(told[0][0])["settings"]["page"] == 12345);
+  CHECK(told[0][1].find("8589934592.0 GiB") != std::string::npos);
+  CHECK(told[0][2].find("found 240.5") != std::string::npos);
+}
+
+TEST_CASE("files stay where they were begun when the working directory changes") {
+  TemporaryFolder first, second;
+  const fs::path before = fs::current_path();
+  fs::current_path(first.path);
+  {
+    VideoWriter video("film", 64, 48, {});
+    PngFolder pngs("frames");
+    FilmIndex index("film.jsonl");
+    index.add("{}\n");
+    fs::current_path(second.path);
+    const auto picture = synthetic::blocks(64, 48);
+    video.write(picture->rgb.data());
+    pngs.write(picture->rgb.data(), 64, 48);
+    index.write(1);
+    CHECK(fs::equivalent(video.path(), first.path / "film.mp4"));
+    CHECK(fs::equivalent(index.path(), first.path / "film.jsonl"));
+    VideoWriter empty("empty", 64, 48, {});
+    fs::current_path(first.path);
+    empty.close();  // without a frame: removed where it was made
+  }
+  CHECK(fs::exists(first.path / "frames/00000.png"));
+  CHECK(fs::is_empty(second.path));
+  fs::current_path(before);
 }
 
 TEST_CASE("an index that is torn anywhere in its last line has one line less") {

@@ -5,9 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <limits>
-#include <locale>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -17,8 +17,10 @@
 #include <vector>
 
 #include "beholder/colormaps.h"
+#include "beholder/numbers.h"
 #include "beholder/options.h"
 #include "catch.h"
+#include "german.h"
 
 using namespace beholder;
 
@@ -173,17 +175,45 @@ TEST_CASE("a number is shown as it was set, to its last digit") {
   CHECK(find_control("page")->get(s) == "100000");
 }
 
+TEST_CASE("numbers as text are as printf writes them in C") {
+  for (const double value : {0.0, -0.0, 1.0, 0.1, -2.5, 1e-9, 123456.789, 1e22, -1e300, 5e-324, 0.05, 99.5}) {
+    char text[400];
+    CAPTURE(value);
+    std::snprintf(text, sizeof text, "%.1f", value);
+    CHECK(fixed_text(value, 1) == text);
+    std::snprintf(text, sizeof text, "%.4g", value);
+    CHECK(general_text(value, 4) == text);
+    std::snprintf(text, sizeof text, "%.1e", value);
+    CHECK(scientific_text(value, 1) == text);
+    CHECK(number_of(number_text(value)) == value);
+  }
+  for (const char* text : {"", "1,5", "1.5 ", " 1", "0x10", "one"}) CHECK(std::isnan(number_of(text)));
+}
+
 TEST_CASE("a number reads the same in every language of the program") {
-  struct German : std::numpunct<char> {  // 1.234,5
-    char do_decimal_point() const override { return ','; }
-    char do_thousands_sep() const override { return '.'; }
-    std::string do_grouping() const override { return "\3"; }
-  };
-  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new German));
   Settings s;
-  const std::string problem = set_by_name(s, "fps", "2.5");
-  const std::string shown = find_control("fps")->get(s);
-  std::locale::global(before);
+  std::string problem, shown;
+  std::vector<std::string> errors;
+  {
+    const German german;
+    problem = set_by_name(s, "fps", "2.5");
+    shown = find_control("fps")->get(s);
+    for (const auto& change : std::vector<void (*)(Options&)>{[](Options& o) { o.max_overhead = 1.5; },
+                                                              [](Options& o) { o.canvas_width = 100000; },
+                                                              [](Options& o) { o.max_device_bytes = 1000; }}) {
+      Options o;
+      change(o);
+      try {
+        check(o);
+      } catch (const std::invalid_argument& e) {
+        errors.push_back(e.what());
+      }
+    }
+  }
+  REQUIRE(errors.size() == 3);
+  CHECK(errors[0].find("is 1.5;") != std::string::npos);
+  CHECK(errors[1].find("is 100000;") != std::string::npos);
+  CHECK(errors[2].find("is 1000;") != std::string::npos);
   CHECK(problem.empty());
   CHECK(s.fps == 2.5);
   CHECK(shown == "2.5");

@@ -1,14 +1,13 @@
 #include "tools/view_overlay.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
 #include <utility>
 
 #include "beholder/callbacks/caption_drawing.h"
+#include "beholder/numbers.h"
 
 namespace beholder::viewer {
 namespace {
@@ -72,9 +71,7 @@ std::string fitting(const std::string& text, int size, int room) {
 
 std::string fps_text(double fps) {
   if (!std::isfinite(fps)) return "?";
-  char text[32];
-  std::snprintf(text, sizeof text, fps < 9.95 && fps != std::floor(fps) ? "%.1f" : "%.0f", fps);
-  return text;
+  return fixed_text(fps, fps < 9.95 && fps != std::floor(fps) ? 1 : 0);
 }
 
 struct Part {
@@ -115,18 +112,14 @@ int letters_of(Scaled px) { return px(12); }
 
 std::string number(double value) {
   if (!std::isfinite(value)) return short_number(value);
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
+  return general_text(value, 4);
 }
 
 /// For the table of keys: numbers without digits that nobody reads.
 std::string shown(const Control& control, const Settings& settings) {
   const std::string text = control.get(settings);
   if (control.type != Control::Type::Number) return text;
-  double value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return number(value);
+  return number(number_of(text));
 }
 
 std::string index_text(const std::vector<int64_t>& index) {

@@ -4,10 +4,12 @@
 #include <cstdlib>
 #include <opencv2/highgui.hpp>
 #include <opencv2/imgproc.hpp>
+#include <string>
 #include <vector>
 
 #include "beholder/callbacks/caption_drawing.h"
 #include "beholder/colormaps.h"
+#include "beholder/numbers.h"
 #include "tools/view_keys.h"
 #include "tools/view_overlay.h"
 
@@ -197,8 +199,9 @@ void ViewWindow::note_latency() {
   const Picture& picture = *view_->picture();
   if (picture.sequence != view_->pixels->sequence || picture.sequence == latency_of_) return;
   latency_of_ = picture.sequence;
-  latencies_ << picture.sequence << ' ' << std::fixed << unix_seconds(picture.time) << ' '
-             << unix_seconds(std::chrono::system_clock::now()) << std::endl;
+  latencies_ << std::to_string(picture.sequence) + ' ' + fixed_text(unix_seconds(picture.time), 6) + ' ' +
+                    fixed_text(unix_seconds(std::chrono::system_clock::now()), 6)
+             << std::endl;
 }
 
 bool ViewWindow::on_key(int code) {
