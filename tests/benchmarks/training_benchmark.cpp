@@ -11,9 +11,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cstring>
@@ -29,34 +26,12 @@
 #include "tests/benchmarks/bare_watch.h"
 #include "tests/benchmarks/measure.h"
 #include "tests/benchmarks/networks.h"
-
-extern char** environ;
+#include "tests/benchmarks/viewer.h"
 
 namespace {
 
 using namespace beholder;
 using namespace beholder::benchmarks;
-
-/// Somebody who looks at the live server, in a process of his own, as a player does: JPEGs with captions.
-class Viewer {
- public:
-  explicit Viewer(const LiveServerState& server) {
-    const std::string url = "http://127.0.0.1:" + std::to_string(server.port) + "/stream.mjpg?token=" + server.token;
-    const char* arguments[] = {"curl", "-s", "-N", "-o", "/dev/null", url.c_str(), nullptr};
-    if (posix_spawnp(&process_, "curl", nullptr, nullptr, const_cast<char**>(arguments), environ) != 0) {
-      throw std::runtime_error("cannot start curl, which is the viewer");
-    }
-  }
-  ~Viewer() {
-    kill(process_, SIGTERM);
-    waitpid(process_, nullptr, 0);
-  }
-  Viewer(const Viewer&) = delete;
-  Viewer& operator=(const Viewer&) = delete;
-
- private:
-  pid_t process_ = 0;
-};
 
 /// One way of being watched: a Beholder of its own, and what each round has shown.
 struct Way {
@@ -206,7 +181,7 @@ void train(const std::string& network, double seconds, const std::string& only) 
   warm_up();
   for (auto& way : ways) {
     if (!way->server) continue;
-    way->viewer = std::make_unique<Viewer>(way->server->state());
+    way->viewer = std::make_unique<Viewer>(way->server->state().port, way->server->state().token);
     way->round(*training, 1);
   }
   constexpr int kRounds = 7;
