@@ -1,10 +1,15 @@
 #include "beholder/callbacks/live_access.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <memory>
 #include <system_error>
 #include <vector>
 
@@ -21,6 +26,31 @@ std::string lower(std::string text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
   return text;
+}
+
+/// As it is compared.
+std::string plain(const std::string& name) {
+  const bool brackets = name.size() > 2 && name.front() == '[' && name.back() == ']';
+  return lower(brackets ? name.substr(1, name.size() - 2) : name);
+}
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+void add(std::vector<std::string>& names, const std::string& name) {
+  if (is_host_name(name) && !contains(names, plain(name))) names.push_back(plain(name));
+}
+
+/// The host name with its domain; empty where the resolver knows none.
+std::string full_name(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_CANONNAME;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return {};
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
+  return found->ai_canonname ? found->ai_canonname : "";
 }
 
 }  // namespace
@@ -76,16 +106,52 @@ std::string host_name(const std::string& host_and_port) {
   return good_port ? lower(name) : std::string();
 }
 
-bool is_own_host(const std::string& host, const std::string& address) {
-  const std::string name = host_name(host);
-  if (name.empty()) return false;
-  if (is_loopback_name(name)) return true;
-  return !is_loopback_name(address) && (name == lower(address) || is_ip_address(name));
+bool is_host_name(const std::string& name) {
+  if (is_ip_address(plain(name))) return true;
+  const std::string letters = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
+  return !name.empty() && name.size() <= 253 && name.front() != '.' && name.front() != '-' &&
+         lower(name).find_first_not_of(letters) == std::string::npos;
 }
 
-bool is_own_origin(const std::string& origin, const std::string& host) {
+OwnNames own_names(const std::string& address, const std::vector<std::string>& allowed) {
+  OwnNames names;
+  for (const auto& name : allowed) add(names.allowed, name);
+  if (is_loopback_name(lower(address))) return names;
+  names.any_address = true;
+  if (!is_ip_address(address)) add(names.own, address);
+  char host[256] = "";
+  if (::gethostname(host, sizeof host - 1) != 0 || !*host) return names;
+  add(names.own, host);
+  add(names.own, full_name(host));
+  return names;
+}
+
+std::string to_string(const OwnNames& names) {
+  std::vector<std::string> all = {"localhost", "127.x.x.x", "[::1]"};
+  all.insert(all.end(), names.own.begin(), names.own.end());
+  all.insert(all.end(), names.allowed.begin(), names.allowed.end());
+  if (names.any_address) all.push_back("plain IP addresses");
+  std::string text;
+  for (size_t i = 0; i < all.size(); ++i) text += (i == 0 ? "" : i + 1 < all.size() ? ", " : " and ") + all[i];
+  return text;
+}
+
+bool is_own_host(const std::string& host, const OwnNames& names) {
+  const std::string name = host_name(host);
+  if (name.empty()) return false;
+  return is_loopback_name(name) || contains(names.own, name) || contains(names.allowed, name) ||
+         (names.any_address && is_ip_address(name));
+}
+
+bool is_own_origin(const std::string& origin, const std::string& host, const OwnNames& names) {
   if (origin.empty()) return true;
-  return lower(origin) == "http://" + lower(host) || lower(origin) == "https://" + lower(host);
+  const std::string of = lower(origin);
+  for (const std::string scheme : {"http://", "https://"}) {
+    if (of.compare(0, scheme.size(), scheme) != 0) continue;
+    const std::string authority = of.substr(scheme.size());
+    return authority == lower(host) || contains(names.allowed, host_name(authority));
+  }
+  return false;
 }
 
 std::string cookie_value(const std::string& cookies, const std::string& name) {

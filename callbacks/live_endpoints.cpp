@@ -17,7 +17,6 @@
 
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/film_index.h"
-#include "beholder/callbacks/live_access.h"
 #include "beholder/callbacks/live_actions.h"
 #include "beholder/callbacks/live_encodings.h"
 #include "beholder/callbacks/live_json.h"
@@ -180,7 +179,10 @@ std::string time_name() {
 class LiveEndpoints::Http : public httplib::Server {
  public:
   Http(LiveView& view, LiveRun run, EndpointOptions options)
-      : view_(view), run_(std::move(run)), options_(options), cookie_("beholder-" + run_.nonce.substr(0, 16)) {
+      : view_(view),
+        run_(std::move(run)),
+        options_(std::move(options)),
+        cookie_("beholder-" + run_.nonce.substr(0, 16)) {
     svr_sock_ = 0;  // not INVALID_SOCKET, which long answers take for the end
     set_limits();
     set_routes();
@@ -286,11 +288,14 @@ class LiveEndpoints::Http : public httplib::Server {
   /// True for a request that may go on; else `response` says why not. Before its body is looked at.
   bool let_in(const Request& request, Response& response) {
     const std::string host = request.get_header_value("Host");
-    if (request.get_header_value_count("Host") != 1 || !is_own_host(host, run_.address)) {
+    if (request.get_header_value_count("Host") != 1 || !is_own_host(host, options_.names)) {
+      const std::string port = std::to_string(run_.port);
       set_text(response, 403,
-               "403: this server answers to localhost, 127.x.x.x and [::1] only; to see it from another "
-               "machine use an ssh tunnel: ssh -L " +
-                   std::to_string(run_.port) + ":localhost:" + std::to_string(run_.port) + " USER@HOST");
+               "403: asked as " + (host.empty() ? "nobody (no Host header)" : quoted(host)) +
+                   ", which is no name of this server. It answers to " + to_string(options_.names) +
+                   ". Add the name to LiveServerOptions::allowed_hosts, or to BEHOLDER_ALLOWED_HOSTS in the training's "
+                   "environment, or come through an ssh tunnel: ssh -L " +
+                   port + ":localhost:" + port + " USER@HOST");
       return false;
     }
     if (request.method != "GET" && request.method != "HEAD" && request.method != "POST") {
@@ -317,8 +322,12 @@ class LiveEndpoints::Http : public httplib::Server {
                "and in plugins/beholder/live.json of its logdir");
       return false;
     }
-    if (request.method == "POST" && !is_own_origin(request.get_header_value("Origin"), host)) {
-      set_text(response, 403, "403: pages of other origins may not change anything here");
+    if (request.method == "POST" && !is_own_origin(request.get_header_value("Origin"), host, options_.names)) {
+      set_text(response, 403,
+               "403: a page of " + quoted(request.get_header_value("Origin")) + " may not change anything at " +
+                   quoted(host) +
+                   "; where it came through a proxy, add its name to LiveServerOptions::allowed_hosts, " +
+                   "or to BEHOLDER_ALLOWED_HOSTS in the training's environment");
       return false;
     }
     if (by_query) {
@@ -609,7 +618,7 @@ LiveEndpoints::LiveEndpoints(LiveView& view, LiveRun run, EndpointOptions option
   // cpp-httplib's constructor has SIGPIPE ignored in the whole process, which is not ours.
   struct sigaction before {};
   ::sigaction(SIGPIPE, nullptr, &before);
-  http_ = std::make_unique<Http>(view, std::move(run), options);
+  http_ = std::make_unique<Http>(view, std::move(run), std::move(options));
   ::sigaction(SIGPIPE, &before, nullptr);
 }
 

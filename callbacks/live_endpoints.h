@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 
+#include "beholder/callbacks/live_access.h"
 #include "beholder/callbacks/live_connections.h"
 #include "beholder/callbacks/live_file.h"
 #include "beholder/callbacks/live_view.h"
@@ -16,6 +17,7 @@ namespace beholder {
 struct EndpointOptions {
   int max_viewers = 0, jpeg_quality = 0;
   double max_cpu = 0;
+  OwnNames names;
 };
 
 /// Multithreading: serve() on several threads at once.

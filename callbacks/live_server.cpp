@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <sstream>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -46,6 +47,13 @@ void check(const LiveServerOptions& o) {
   if (o.port < 0 || o.port > 65535) {
     throw std::invalid_argument("LiveServerOptions::port: expected 1 to 65535, or 0 for the next free one; found " +
                                 std::to_string(o.port));
+  }
+  for (const auto& name : o.allowed_hosts) {
+    if (!is_host_name(name)) {
+      throw std::invalid_argument(
+          "LiveServerOptions::allowed_hosts: expected host names without scheme and port, as gpu.example.org; found " +
+          quoted(name));
+    }
   }
   const bool plain = o.token.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
                      std::string::npos;
@@ -151,6 +159,26 @@ std::string user_at_host() {
   return user + "@" + host;
 }
 
+/// The option's, or those of the environment.
+std::vector<std::string> allowed_hosts(const LiveServerOptions& options) {
+  const char* listed = std::getenv("BEHOLDER_ALLOWED_HOSTS");
+  if (!options.allowed_hosts.empty() || !listed) return options.allowed_hosts;
+  std::vector<std::string> names;
+  std::istringstream list(listed);
+  for (std::string name; std::getline(list, name, ',');) {
+    const size_t begin = name.find_first_not_of(" \t");
+    if (begin == std::string::npos) continue;
+    name = name.substr(begin, name.find_last_not_of(" \t") - begin + 1);
+    if (is_host_name(name)) {
+      names.push_back(name);
+    } else {
+      log_warning("BEHOLDER_ALLOWED_HOSTS: expected host names without scheme and port, separated by commas; found " +
+                  quoted(name) + ", which is left out");
+    }
+  }
+  return names;
+}
+
 }  // namespace
 
 // In the order in which they are made; they go the other way round.
@@ -198,6 +226,7 @@ void LiveServer::open(const Run& run) {
   endpoint_options.max_viewers = options_.max_viewers;
   endpoint_options.jpeg_quality = options_.jpeg_quality;
   endpoint_options.max_cpu = options_.max_cpu;
+  endpoint_options.names = own_names(options_.address, allowed_hosts(options_));
   open->endpoints = std::make_unique<LiveEndpoints>(*open->view, open->run, endpoint_options);
   ConnectionLimits limits;
   limits.max_threads = options_.max_viewers + kReservedThreads;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "beholder/callback.h"
 #include "beholder/thread_safety.h"
@@ -14,6 +15,11 @@ namespace beholder {
 struct LiveServerOptions {
   /// Where it listens: "127.0.0.1", "::1", "localhost". Any other address lets the network in, without encryption.
   std::string address = "127.0.0.1";
+  /// Other host names, without port, by which it may be asked: of a reverse proxy, of a tunnel's other end. By itself
+  /// it answers to the names of loopback, and where `address` lets the network in to this machine's host name, its full
+  /// name and plain IP addresses. Any other name is refused, so that no stranger's can be bent to it (DNS rebinding).
+  /// Empty = those of the environment's BEHOLDER_ALLOWED_HOSTS, separated by commas.
+  std::vector<std::string> allowed_hosts;
   int port = 0;           ///< 1..65535; 0 = 6007, or the next free one
   std::string token;      ///< at least 8 letters, digits, - or _; empty = 256 random bits of the system
   int max_viewers = 64;   ///< pictures, streams and downloads at once, 1..1000; more are told to try again (503)

@@ -4,12 +4,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <atomic>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -231,6 +233,9 @@ TEST_CASE("options out of their range are refused in words") {
   };
   CHECK(refused([](auto& o) { o.address = ""; }, "address"));
   CHECK(refused([](auto& o) { o.port = -1; }, "port"));
+  for (const char* name : {"", "gpu:6007", "http://gpu", "gpu/page", ".gpu", "*", "gpu\r\n", "[::1]:80", "a b"}) {
+    CHECK(refused([name](auto& o) { o.allowed_hosts = {"gpu", name}; }, "allowed_hosts"));
+  }
   CHECK(refused([](auto& o) { o.port = 65536; }, "port"));
   CHECK(refused([](auto& o) { o.token = "short"; }, "token"));
   CHECK(refused([](auto& o) { o.token = "with spaces and ; in it"; }, "token"));
@@ -1090,10 +1095,110 @@ TEST_CASE("tokens are compared in whole, host names are read strictly") {
   CHECK(is_loopback_name("127.255.0.1"));
   CHECK_FALSE(is_loopback_name("128.0.0.1"));
   CHECK_FALSE(is_loopback_name("127.1"));  // some read it as 127.0.0.1: nobody needs it
-  // Where the user asked for the network, its addresses are right, names are not.
-  CHECK(is_own_host("192.168.1.5:6007", "0.0.0.0"));
-  CHECK_FALSE(is_own_host("192.168.1.5:6007", "127.0.0.1"));
-  CHECK_FALSE(is_own_host("evil.example", "0.0.0.0"));
+  // Where the user asked for the network, its addresses are right, strangers' names are not.
+  CHECK(is_own_host("192.168.1.5:6007", own_names("0.0.0.0", {})));
+  CHECK_FALSE(is_own_host("192.168.1.5:6007", own_names("127.0.0.1", {})));
+  CHECK_FALSE(is_own_host("evil.example", own_names("0.0.0.0", {})));
+}
+
+TEST_CASE("a server that the network may ask answers to its machine's names, and to those that the user allows") {
+  char machine[256] = "";
+  REQUIRE(::gethostname(machine, sizeof machine - 1) == 0);
+  const std::string host = machine;
+  std::string capitals = host;
+  for (auto& c : capitals) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_flags = AI_CANONNAME;
+  std::string full = host;
+  if (::getaddrinfo(machine, nullptr, &hints, &found) == 0) {
+    if (found->ai_canonname) full = found->ai_canonname;
+    ::freeaddrinfo(found);
+  }
+  for (const char* address : {"0.0.0.0", "::", "192.168.1.5", "a-name-of-it"}) {
+    INFO(address);
+    const OwnNames names = own_names(address, {"Proxy.Example", "[fd00::1]"});
+    for (const std::string& good :
+         {std::string("localhost:1"), host, host + ":6007", capitals, full, std::string("192.168.1.5:6007"),
+          std::string("[fe80::1]:6007"), std::string("proxy.example:443"), std::string("[FD00::1]")}) {
+      INFO(good);
+      CHECK(is_own_host(good, names));
+    }
+    for (const std::string& bad : {std::string(), std::string("evil.example"), host + ".evil.example", "evil-" + host,
+                                   std::string("evil.proxy.example"), std::string("proxy.example.evil"), host + ":x"}) {
+      INFO(bad);
+      CHECK_FALSE(is_own_host(bad, names));
+    }
+  }
+  CHECK(is_own_host("a-name-of-it", own_names("A-name-of-it", {})));
+  // Loopback alone has no other names, whatever the machine is called.
+  CHECK(own_names("127.0.0.1", {}).own.empty());
+  CHECK(own_names("LOCALHOST", {}).own.empty());
+  CHECK(is_own_host("[fd00::1]", own_names("::1", {"fd00::1"})));
+
+  LiveServerOptions options;
+  options.address = "0.0.0.0";
+  LogLines quiet;
+  Server open(options);
+  const auto ask = [&](const Server& server, const std::string& name) {
+    return server.ask(Server::request("GET", "/state", "", "Authorization: Bearer " + kToken + "\r\n", name));
+  };
+  CHECK(ask(open, host + ":" + std::to_string(open.port)).status == 200);
+  const Reply refused = ask(open, "evil.example:6007");
+  CHECK(refused.status == 403);
+  // What was found, what is right, and what to do.
+  for (const std::string& part :
+       {std::string("'evil.example:6007'"), std::string("localhost"), own_names("0.0.0.0", {}).own.at(0),
+        std::string("plain IP addresses"), std::string("LiveServerOptions::allowed_hosts"),
+        std::string("BEHOLDER_ALLOWED_HOSTS")}) {
+    INFO(part << " in " << refused.body);
+    CHECK(refused.body.find(part) != std::string::npos);
+  }
+  CHECK(ask(open, std::string(60, 'e') + "\x01" + std::string(60, 'e')).body.find('\x01') == std::string::npos);
+}
+
+TEST_CASE("the names that a user allows are right for requests and for pages, from the options or the environment") {
+  const auto get = [](const Server& server, const std::string& host) {
+    return server.ask(Server::request("GET", "/state", "", "Authorization: Bearer " + kToken + "\r\n", host)).status;
+  };
+  const auto post = [](const Server& server, const std::string& origin, const std::string& host) {
+    return server
+        .ask(Server::request("POST", "/settings", R"({"fps": 3})",
+                             "Origin: " + origin + "\r\nAuthorization: Bearer " + kToken + "\r\n", host))
+        .status;
+  };
+  const auto check = [&](const Server& server) {
+    CHECK(get(server, "hub.example") == 200);
+    CHECK(get(server, "HUB.example:8000") == 200);
+    CHECK(get(server, "localhost") == 200);
+    CHECK(get(server, "evil.example") == 403);
+    CHECK(get(server, "hub.example.evil") == 403);
+    CHECK(get(server, "192.168.1.5") == 403);
+    CHECK(post(server, "https://hub.example", "hub.example") == 200);
+    CHECK(post(server, "https://hub.example:8000", "localhost:6007") == 200);  // a proxy that asks by its own name
+    CHECK(post(server, "https://evil.example", "hub.example") == 403);
+    CHECK(post(server, "https://evil.example", "localhost:6007") == 403);
+    CHECK(post(server, "file://hub.example", "localhost:6007") == 403);
+    CHECK(post(server, "https://hub.example@evil.example", "localhost:6007") == 403);
+  };
+  LiveServerOptions options;
+  options.allowed_hosts = {"Hub.Example"};
+  {
+    Server server(options);
+    check(server);
+  }
+  ::setenv("BEHOLDER_ALLOWED_HOSTS", " other.example, hub.example ,http://bad:1,", 1);
+  {
+    LogLines lines;
+    Server server;
+    check(server);
+    CHECK(get(server, "other.example") == 200);
+    CHECK(lines.count("BEHOLDER_ALLOWED_HOSTS") == 1);
+    CHECK(lines.count("'http://bad:1'") == 1);
+    Server chosen(options);  // the option comes first
+    CHECK(get(chosen, "hub.example") == 200);
+    CHECK(get(chosen, "other.example") == 403);
+  }
+  ::unsetenv("BEHOLDER_ALLOWED_HOSTS");
 }
 
 // ---- what a client may cost

@@ -286,7 +286,9 @@ std::shared_ptr<const LiveState> LiveClient::Shared::fetch_state(httplib::Client
     } catch (const LiveStateError& error) {
       *problem = std::string("what answers there is no live server of this version: ") + error.what();
     }
-  } else if (reply.status == 401 || reply.status == 403) {
+  } else if (reply.status == 403) {
+    *problem = first_line(reply.body);  // says by which names the server answers
+  } else if (reply.status == 401) {
     *problem = "the server does not know this token: take the URL of the run that is there now";
   } else if (reply.status == 503) {
     *problem = "the server has too many viewers";
