@@ -322,7 +322,10 @@ class LiveEndpoints::Http : public httplib::Server {
                "and in plugins/beholder/live.json of its logdir");
       return false;
     }
-    if (request.method == "POST" && !is_own_origin(request.get_header_value("Origin"), host, options_.names)) {
+    // A browser's word (which no page can change) decides where a proxy asks by another name than the browser.
+    const bool own_page = request.get_header_value("Sec-Fetch-Site") == "same-origin" ||
+                          is_own_origin(request.get_header_value("Origin"), host, options_.names);
+    if (request.method == "POST" && !own_page) {
       set_text(response, 403,
                "403: a page of " + quoted(request.get_header_value("Origin")) + " may not change anything at " +
                    quoted(host) +
@@ -331,10 +334,12 @@ class LiveEndpoints::Http : public httplib::Server {
       return false;
     }
     if (by_query) {
-      response.set_header("Set-Cookie", cookie_ + "=" + run_.token + "; HttpOnly; SameSite=Strict; Path=/");
+      // Without a path: a browser takes the folder of the address that it asked for, which a proxy may have put below a
+      // path that is not known here. Its other pages get no token.
+      response.set_header("Set-Cookie", cookie_ + "=" + run_.token + "; HttpOnly; SameSite=Strict");
       if (request.path == "/") {
         // The address bar, and so a screenshot, is rid of the token.
-        response.set_redirect("/");
+        response.set_redirect("./");
         return false;
       }
     }

@@ -2,9 +2,11 @@
 // are slow, silent, many or malicious, and how it ends.
 #include "beholder/callbacks/live_server.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,6 +24,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <opencv2/imgcodecs.hpp>
+#include <regex>
 #include <set>
 #include <thread>
 #include <vector>
@@ -1016,13 +1019,13 @@ TEST_CASE("the URL with the token sets a cookie of this run and hides the token"
   Server server;
   const Reply redirect = server.ask(Server::request("GET", "/?token=" + kToken, "", ""));
   CHECK(redirect.status == 302);
-  CHECK(redirect.header("location") == "/");
+  CHECK(redirect.header("location") == "./");
   CHECK(redirect.header("referrer-policy") == "no-referrer");
   const std::string cookie = redirect.header("set-cookie");
   const std::string pair = cookie.substr(0, cookie.find(';'));
   CHECK(pair.find("beholder-") == 0);
-  for (const char* part : {"; HttpOnly", "; SameSite=Strict", "; Path=/"})
-    CHECK(cookie.find(part) != std::string::npos);
+  for (const char* part : {"; HttpOnly", "; SameSite=Strict"}) CHECK(cookie.find(part) != std::string::npos);
+  CHECK(cookie.find("Path") == std::string::npos);
   const auto with_cookie = [&](const Server& one, const std::string& value) {
     return one.ask(Server::request("GET", "/state", "", "Cookie: " + value + "\r\n")).status;
   };
@@ -1079,6 +1082,167 @@ TEST_CASE("a page of another origin changes nothing, even with the cookie") {
   }
   CHECK(post("http://localhost:6007", "localhost:6007") == 200);
   CHECK(post("http://127.0.0.1:9999", "127.0.0.1:9999") == 200);  // through a tunnel of another number
+}
+
+namespace {
+
+/// A reverse proxy with nothing but this server behind it, below a path that the server is not told of.
+class PrefixProxy {
+ public:
+  /// `host`: what it asks with; empty = what it was asked with.
+  PrefixProxy(int server, std::string prefix, std::string host)
+      : server_(server), prefix_(std::move(prefix)), host_(std::move(host)) {
+    listening_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    REQUIRE(::bind(listening_, reinterpret_cast<const sockaddr*>(&at), size) == 0);
+    REQUIRE(::listen(listening_, 16) == 0);
+    REQUIRE(::getsockname(listening_, reinterpret_cast<sockaddr*>(&at), &size) == 0);
+    port_ = ntohs(at.sin_port);
+    thread_ = std::thread([this] {
+      for (int client; (client = ::accept4(listening_, nullptr, nullptr, SOCK_CLOEXEC)) >= 0; ::close(client)) {
+        forward(client);
+      }
+    });
+  }
+  ~PrefixProxy() {
+    ::shutdown(listening_, SHUT_RDWR);
+    thread_.join();
+    ::close(listening_);
+  }
+  PrefixProxy(const PrefixProxy&) = delete;
+  PrefixProxy& operator=(const PrefixProxy&) = delete;
+
+  int port() const { return port_; }
+
+ private:
+  /// One request, which the tests send in one piece, and its answer.
+  void forward(int client) const {
+    char bytes[65536];
+    const ssize_t got = ::recv(client, bytes, sizeof bytes, 0);
+    std::string request(bytes, static_cast<size_t>(std::max<ssize_t>(0, got)));
+    const size_t path = request.find(' ') + 1;
+    if (request.compare(path, prefix_.size(), prefix_) != 0) {
+      answer(client, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+      return;
+    }
+    request.replace(path, prefix_.size(), "/");
+    request.insert(request.find("\r\n") + 2, "Connection: close\r\n");
+    if (!host_.empty()) {
+      const size_t name = request.find("Host: ") + 6;
+      request.replace(name, request.find("\r\n", name) - name, host_);
+    }
+    Client there(server_);
+    there.send(request);
+    for (std::string part; !(part = there.read_bytes(1)).empty();) answer(client, part);
+  }
+  static void answer(int client, const std::string& bytes) { ::send(client, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+
+  const int server_;
+  const std::string prefix_, host_;
+  int listening_ = -1, port_ = 0;
+  std::thread thread_;
+};
+
+/// The path that a browser asks for where a page at `page` names `reference`.
+std::string resolved(const std::string& page, std::string reference) {
+  if (reference.compare(0, 1, "/") == 0) return reference;
+  if (reference.compare(0, 2, "./") == 0) reference.erase(0, 2);
+  const std::string without_query = page.substr(0, page.find('?'));
+  return without_query.substr(0, without_query.rfind('/') + 1) + reference;
+}
+
+/// What stands in the first group of each match.
+std::vector<std::string> found_in(const std::string& text, const char* expression) {
+  std::vector<std::string> found;
+  const std::regex pattern(expression);
+  for (std::sregex_iterator at(text.begin(), text.end(), pattern), end; at != end; ++at) found.push_back((*at)[1]);
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("the page, its cookie and all that it asks for stay below the path of a reverse proxy") {
+  const std::string prefix = "/user/me/proxy/6007/";
+  LiveServerOptions options;
+  std::string asks_as;  // the proxy
+  bool browser_says = true;
+  SECTION("that asks by its own name, with a browser that says where a page is from") { asks_as = "localhost"; }
+  SECTION("that asks by its own name, with its name allowed") {
+    asks_as = "localhost";
+    browser_says = false;
+    options.allowed_hosts = {"hub.example"};
+  }
+  SECTION("that asks by the name it was asked by, which is allowed") {
+    browser_says = false;
+    options.allowed_hosts = {"hub.example"};
+  }
+  Server server(options);
+  server.show(1);
+  std::ofstream(server.fake.run.directory + "/video-1.mp4") << "a film";
+  const PrefixProxy proxy(server.port, prefix, asks_as);
+  std::string cookie;
+  const auto ask = [&](const std::string& method, const std::string& path, const std::string& body = "") {
+    Client client(proxy.port());
+    const std::string headers =
+        cookie + "Origin: https://hub.example\r\n" + (browser_says ? "Sec-Fetch-Site: same-origin\r\n" : "");
+    client.send(Server::request(method, path, body, headers, "hub.example"));
+    return client.read();
+  };
+  const Reply redirect = ask("GET", prefix + "?token=" + kToken);
+  CHECK(redirect.status == 302);
+  CHECK(resolved(prefix + "?token=" + kToken, redirect.header("location")) == prefix);
+  const std::string set = redirect.header("set-cookie");
+  CHECK(found_in(set, "[Pp]ath=([^;]*)").empty());  // then it is the folder of what was asked for: the prefix
+  cookie = "Cookie: " + set.substr(0, set.find(';')) + "\r\n";
+
+  const Reply page = ask("GET", prefix);
+  REQUIRE(page.status == 200);
+  std::string script;
+  int files = 0;
+  for (const auto& reference : found_in(page.body, R"re((?:href|src|action)="([^"]*)")re")) {
+    if (reference.compare(0, 5, "data:") == 0 || reference == "stream.mjpg") continue;
+    INFO(reference);
+    const Reply file = ask("GET", resolved(prefix, reference));
+    CHECK(file.status == 200);
+    if (reference.find(".js") != std::string::npos) script = file.body;
+    ++files;
+  }
+  CHECK(files == 2);
+  CHECK(page.body.find("\"stream.mjpg\"") != std::string::npos);
+  // Whatever the script asks for, in any way: no text in it is an absolute path.
+  for (const auto& path : found_in(script, R"re(["'`](/[A-Za-z][^"'`]*))re")) FAIL_CHECK("an absolute path: " << path);
+  std::set<std::string> asked;
+  for (const auto& path : found_in(script, R"re((?:fetch|url)\("([^"]+)")re")) {
+    INFO(path);
+    const Reply reply = ask("GET", resolved(prefix, path) + (path == "value" ? "?seq=1&x=1&y=1" : ""));
+    CHECK(reply.status == 200);
+    asked.insert(path);
+  }
+  CHECK(asked == std::set<std::string>{"frame", "state", "value"});
+  CHECK(ask("GET", resolved(prefix, "recordings/video-1.mp4")).body == "a film");
+  CHECK(found_in(script, "`(recordings/)").size() == 1);
+  for (const auto& [path, body] : std::vector<std::pair<std::string, std::string>>{
+           {"settings", R"({"fps": 3})"}, {"action", R"({"control": "colormap"})"}, {"snapshot", ""}, {"record", ""}}) {
+    INFO(path);
+    CHECK(ask("POST", resolved(prefix, path), body).status == 200);
+  }
+  CHECK(server.settings().get().fps == 3);
+  CHECK(ask("GET", "/state").status == 404);  // what is not below the path is not this server's
+}
+
+TEST_CASE("what a browser says of a page is believed for no other than its own") {
+  Server server;
+  for (const char* site : {"cross-site", "same-site", "none", "", "same-origin, cross-site"}) {
+    INFO(site);
+    CHECK(server
+              .ask(Server::request("POST", "/settings", R"({"fps": 3})",
+                                   "Origin: https://evil.example\r\nSec-Fetch-Site: " + std::string(site) +
+                                       "\r\nAuthorization: Bearer " + kToken + "\r\n"))
+              .status == 403);
+  }
 }
 
 TEST_CASE("tokens are compared in whole, host names are read strictly") {

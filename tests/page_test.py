@@ -9,6 +9,8 @@ violation of the Content-Security-Policy, fails it.
 """
 
 import argparse
+import http.client
+import http.server
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -43,6 +46,7 @@ TOKEN = "page-test-token"
 SHORT = ["Page.test_shows_moving_pictures", "Page.test_every_choice_by_mouse_changes_state_and_picture",
          "Page.test_click_in_the_picture_shows_a_section_alone_and_goes_back",
          "Page.test_help_has_every_row_over_a_moving_picture",
+         "BelowAPath.test_works_below_the_path_of_a_proxy",
          "EndOfRun.test_end_is_said_the_picture_stays_and_a_new_run_is_found"]
 arguments = argparse.Namespace()
 
@@ -188,6 +192,52 @@ class Browser:
 
     def console_errors(self):
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+class PrefixProxy(http.server.ThreadingHTTPServer):
+    """A reverse proxy that has a run below a path, which it takes away; it asks the run by the run's own name."""
+    daemon_threads = True
+
+    def __init__(self, port):
+        self.there, self.prefix, self.strays = port, "/user/me/proxy/6007/", []
+        super().__init__(("127.0.0.1", 0), PrefixProxy.Handler)
+        self.base = f"http://127.0.0.1:{self.server_address[1]}{self.prefix}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith(self.server.prefix):
+                self.server.strays.append(self.path)
+                self.send_error(404)
+                return
+            there = http.client.HTTPConnection("127.0.0.1", self.server.there, timeout=DEADLINE_S)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            try:
+                there.request(self.command, self.path[len(self.server.prefix) - 1:], body, headers)
+                answer = there.getresponse()
+                content = answer.read()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("connection", "keep-alive", "content-length", "server", "date"):
+                        self.send_header(name, value)
+                if answer.status != 204:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+            except OSError:  # one of the two has gone
+                self.close_connection = True
+            finally:
+                there.close()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
 
 
 class PageTest(unittest.TestCase):
@@ -735,6 +785,29 @@ class Page(PageTest):
         self.page.resize(1280, 800, True)
         wait_for(lambda: self.page.js("return state.picture.layout") == "classic", "classic")
         shot("1280-classic")
+
+
+class BelowAPath(PageTest):
+
+    def test_works_below_the_path_of_a_proxy(self):
+        self.page.driver.get("about:blank")
+        self.page.cdp("Network.clearBrowserCookies")  # of the page that was opened without the proxy
+        proxy = PrefixProxy(self.port)
+        self.addCleanup(proxy.stop)
+        self.page.driver.get(f"{proxy.base}?token={TOKEN}")
+        seen = set()
+        wait_for(lambda: self.page.js("return shown !== null") and (seen.add(self.page.hash()) or len(seen) >= 3),
+                 "three different pictures")
+        self.assertEqual(self.page.driver.current_url, proxy.base)
+        cookies = self.page.cdp("Network.getCookies", urls=[proxy.base])["cookies"]
+        self.assertEqual([cookie["path"] for cookie in cookies], [proxy.prefix.rstrip("/")])
+        self.page.press("c")
+        self.wait_setting("colormap", "inferno")
+        wait_for(lambda: self.page.all("#recordings a"), "the film on the list")
+        link = self.page.all("#recordings a")[0].get_property("href")
+        self.assertTrue(link.startswith(proxy.base + "recordings/video-"), link)
+        self.assertEqual(self.page.js("return fetch(arguments[0]).then((answer) => answer.status)", link), 200)
+        self.assertEqual(proxy.strays, [])
 
 
 class ManySections(PageTest):

@@ -25,6 +25,7 @@ let arrivals = [];             // times of the last pictures
 
 const byId = (id) => document.getElementById(id);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+// All addresses are relative: a reverse proxy may have put the page below a path that the server does not know.
 const url = (path, query) => `${path}?${new URLSearchParams(query)}`;
 const ended = () => state !== null && state.run.nonce === endedRun;
 
@@ -110,10 +111,10 @@ async function post(path, body) {
     if (state) syncControls();  // back to what is true
   }
 }
-const set = (name, value) => post("/settings", { [name]: value });
+const set = (name, value) => post("settings", { [name]: value });
 
 async function readState() {
-  const response = await fetch("/state", { cache: "no-store", signal: AbortSignal.timeout(15000) });
+  const response = await fetch("state", { cache: "no-store", signal: AbortSignal.timeout(15000) });
   if (!response.ok) throw refusal(response);
   const answer = await response.json();
   const anotherRun = state && state.run.nonce !== answer.run.nonce;
@@ -170,7 +171,7 @@ async function ask() {
   const { signal } = (poll = new AbortController()), abort = poll.abort.bind(poll);
   const silence = setTimeout(abort, kPollMs + 8000, new Error("no answer"));  // a dead tunnel is silent
   try {
-    const response = await fetch(url("/frame", query), { cache: "no-store", signal });
+    const response = await fetch(url("frame", query), { cache: "no-store", signal });
     if (!response.ok) throw refusal(response);
     const header = (name) => Number(response.headers.get(`X-Beholder-${name}`));
     const news = { format, sequence: header("Sequence"), revision: header("Revision"), layout: header("Layout"),
@@ -487,7 +488,7 @@ async function askValue() {
   if (asked.x < x || asked.x >= x + w || asked.y < y || asked.y >= y + h) return;
   asked.asked = performance.now();
   try {
-    const response = await fetch(url("/value", { seq: shown.sequence, x: asked.x, y: asked.y }), { cache: "no-store" });
+    const response = await fetch(url("value", { seq: shown.sequence, x: asked.x, y: asked.y }), { cache: "no-store" });
     const answer = response.status === 200 ? await response.json() : null;
     if (pointer !== asked) return;
     if (answer && answer.index) asked.value = answer;
@@ -530,7 +531,7 @@ function numbersOf(s) {
 // A click on a section shows it alone, another one goes back.
 function soloToggle(name) {
   const alone = state.settings.solo, known = state.names.includes(name) && name !== alone;
-  post("/action", known ? { control: "solo_toggle", section: name } : { control: "solo_toggle" });
+  post("action", known ? { control: "solo_toggle", section: name } : { control: "solo_toggle" });
 }
 
 // ---- The list of sections.
@@ -796,10 +797,10 @@ function act(control, direction, key) {
     case "help": return toggleHelp();
     case "quit": return close();
     case "solo_toggle": return soloToggle(pointed);
-    case "pan": return post("/action", { control: "pan", dx: kArrows[key][0], dy: kArrows[key][1] });
+    case "pan": return post("action", { control: "pan", dx: kArrows[key][0], dy: kArrows[key][1] });
     default:
       if (control.type === "switch") return set(control.name, !state.settings[control.name]);
-      return post("/action", { control: control.name, direction });
+      return post("action", { control: control.name, direction });
   }
 }
 
@@ -917,7 +918,7 @@ function showRecordings() {
   setText(menu.querySelector("summary"), films.length > 0 ? `Recordings (${films.length})` : "Recordings");
   menu.querySelector("p").hidden = films.length > 0;
   menu.querySelector("ul").replaceChildren(...films.map(({ name, bytes, time }) => make("li", {},
-    make("a", { href: `/recordings/${encodeURIComponent(name)}`, download: name }, name),
+    make("a", { href: `recordings/${encodeURIComponent(name)}`, download: name }, name),
     make("span", {}, `${sizeText(bytes)}, ${new Date(time * 1000).toLocaleTimeString()}`))));
 }
 
