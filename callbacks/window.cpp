@@ -133,7 +133,8 @@ int start(const std::string& program, const std::vector<std::string>& arguments,
 
 }  // namespace
 
-/// The viewer and the thread that waits for it. Shared, so that a close() that gave up waiting leaves nothing dangling.
+/// The viewer of one open() and the thread that waits for it. Shared, so that a close() that gave up waiting leaves
+/// nothing dangling.
 struct Window::Child {
   // Set before the thread begins.
   WindowOptions options;
@@ -251,7 +252,7 @@ void Window::Child::run() {
               (said.empty() ? "" : ": " + said) + "; the training goes on");
 }
 
-Window::Window(WindowOptions options) : child_(std::make_shared<Child>()) { child_->options = std::move(options); }
+Window::Window(WindowOptions options) : options_(std::move(options)) {}
 
 Window::~Window() { close(); }
 
@@ -262,10 +263,18 @@ Needs Window::needs() const {
   return needs;
 }
 
+std::shared_ptr<Window::Child> Window::now_open() const {
+  MutexLock lock(mutex_);
+  return child_;
+}
+
 void Window::open(const Run& run) {
-  child_->logdir = run.logdir;
-  child_->directory = run.directory;
-  child_->thread = std::thread([child = child_] {
+  close();
+  const auto opened = std::make_shared<Child>();
+  opened->options = options_;
+  opened->logdir = run.logdir;
+  opened->directory = run.directory;
+  opened->thread = std::thread([child = opened] {
     try {
       child->run();
     } catch (const std::exception& error) {
@@ -275,11 +284,17 @@ void Window::open(const Run& run) {
     child->done = true;
     child->changed.notify_all();
   });
+  MutexLock lock(mutex_);
+  child_ = opened;
 }
 
 void Window::close() {
-  const auto& child = child_;
-  if (!child->thread.joinable()) return;
+  std::shared_ptr<Child> child;
+  {
+    MutexLock lock(mutex_);
+    child.swap(child_);
+  }
+  if (!child) return;
   {
     MutexLock lock(child->mutex);
     child->closing = true;
@@ -297,8 +312,10 @@ void Window::close() {
 }
 
 int Window::viewer_pid() const {
-  MutexLock lock(child_->mutex);
-  return child_->pid;
+  const auto child = now_open();
+  if (!child) return 0;
+  MutexLock lock(child->mutex);
+  return child->pid;
 }
 
 bool has_display() { return names_a_display(); }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "beholder/callback.h"
+#include "beholder/thread_safety.h"
 
 namespace beholder {
 
@@ -22,7 +23,8 @@ struct WindowOptions {
 ///   beholder.add(std::make_shared<beholder::LiveServer>());
 ///   beholder.add(std::make_shared<beholder::Window>());
 ///
-/// Multithreading: open() and close() as Callback says; a thread of its own waits for the end of the viewer.
+/// Multithreading: open() and close() as Callback says; a thread of its own waits for the end of the viewer. It may be
+/// opened again after close(), and then starts another viewer.
 /// Shutdown: close() ends the viewer (SIGTERM; SIGKILL after two seconds) and leaves no zombie. A training that is
 /// killed leaves the window open, with the last picture. Errors: no display, no viewer, one that ends at once: one line
 /// in the log, and the training goes on. When the user closes the window nothing is logged. Security: nothing secret is
@@ -45,7 +47,11 @@ class Window : public Callback {
 
  private:
   struct Child;
-  const std::shared_ptr<Child> child_;
+  std::shared_ptr<Child> now_open() const;
+
+  const WindowOptions options_;
+  mutable Mutex mutex_;
+  std::shared_ptr<Child> child_ BEHOLDER_GUARDED_BY(mutex_);  // of the last open(); nullptr when it is closed
 };
 
 /// Whether the environment names a display where a Window could open (it may still refuse).

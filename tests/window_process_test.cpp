@@ -335,6 +335,38 @@ TEST_CASE("closing at once, before anything was started, does not wait for the l
   CHECK(world.lines().empty());
 }
 
+TEST_CASE("a window opens again after it was closed, however it ended before") {
+  World world;
+  FakeDisplay display;
+  world.serve();
+  const std::string up = world.folder + "/up";
+  Window window(with(world.script("viewer", "echo up >> " + up + "\nexec sleep 1000\n")));
+  std::string expected;
+  for (int time = 1; time <= 3; ++time) {
+    INFO("the " << time << ". time");
+    window.open(world.run);
+    expected += "up\n";
+    REQUIRE(soon([&] { return text_of(up) == expected; }));
+    const int viewer = window.viewer_pid();
+    CHECK(viewer > 0);
+    if (time == 2) {  // the user closes it
+      ::kill(viewer, SIGKILL);
+      CHECK(soon([&] { return window.viewer_pid() == 0; }));
+    }
+    window.close();
+    CHECK(window.viewer_pid() == 0);
+    CHECK(::kill(viewer, 0) == -1);
+    window.close();  // does nothing the second time
+  }
+  // Opened once more without a close() in between: the viewer of before ends.
+  window.open(world.run);
+  REQUIRE(soon([&] { return window.viewer_pid() > 0; }));
+  const int before = window.viewer_pid();
+  window.open(world.run);
+  CHECK(::kill(before, 0) == -1);
+  CHECK(soon([&] { return window.viewer_pid() > 0; }));
+}
+
 TEST_CASE("several windows of one process have a viewer each") {
   World world, other;
   FakeDisplay display;
