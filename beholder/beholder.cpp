@@ -658,6 +658,7 @@ void Beholder::add(std::shared_ptr<Callback> callback) {
     MutexLock lock(lifeline->mutex);
     return lifeline->pipeline ? lifeline->pipeline->value_at(sequence, x, y) : std::nullopt;
   };
+  run.bill = [budget = impl->budget](double cpu_seconds) { budget->bill(cpu_seconds, BackgroundBudget::Clock::now()); };
   try {
     impl->dispatcher.add(std::move(callback), std::move(run));
   } catch (const std::exception& e) {

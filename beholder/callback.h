@@ -52,6 +52,9 @@ struct Run {
   /// The value at a pixel of the newest live picture; nothing between sections, or when `sequence` is another
   /// picture's. Waits for the render thread, at most a quarter of a second.
   std::function<std::optional<ShownValue>(uint64_t sequence, int x, int y)> value_at;
+  /// To be told of CPU time, in seconds, that threads of the callback's own have used (the thread that calls it is
+  /// known): it is paid for from Options::max_background, by fewer pictures. May be called after close().
+  std::function<void(double cpu_seconds)> bill;
 };
 
 /// Base of everything that receives pictures. open(), show() and close() run on the callback's own thread, one after

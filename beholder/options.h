@@ -13,7 +13,8 @@ struct Options {
   int canvas_width = 1280, canvas_height = 720;
   /// Share of the training thread's time that Beholder may take, above 0 to 1. A promise: FPS falls to keep it.
   double max_overhead = 0.02;
-  /// CPU time of Beholder's own threads, as a share of one core, above 0 to 64. A promise like max_overhead.
+  /// CPU time of Beholder's own threads, as a share of one core, above 0 to 64. A promise like max_overhead. Where the
+  /// training's own threads take every core, an eighth of it is used.
   double max_background = 0.15;
   /// Memory for staging, history and rendering on one device, in bytes, at least 1 MiB. Beyond it sections are
   /// sampled, and the caption says so.

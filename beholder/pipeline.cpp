@@ -378,6 +378,7 @@ std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
 
 void Pipeline::account_cpu(Clock::time_point started) {
   const double cpu = thread_cpu_seconds();
+  budget_->look_at_process(process_cpu_seconds(), Clock::now());
   budget_->bill(cpu - std::exchange(cpu_before_, cpu), started);
   const double all = budget_->spent();  // with the callbacks' threads
   const double spent = all - std::exchange(all_before_, all);

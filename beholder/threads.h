@@ -10,5 +10,7 @@ void begin_own_thread(const char* name);
 
 /// CPU time of the calling thread in seconds (not of the process), -1 where the system does not tell.
 double thread_cpu_seconds();
+/// Of all threads of the process, those that have ended as well.
+double process_cpu_seconds();
 
 }  // namespace beholder

@@ -52,6 +52,7 @@ void CpuShare::look_at_machine() {
 }
 
 void CpuShare::pay(double seconds) {
+  if (bill_) bill_(seconds);
   const auto now = Clock::now();
   MutexLock lock(mutex_);
   const double elapsed = std::chrono::duration<double>(now - paid_).count();

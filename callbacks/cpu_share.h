@@ -2,7 +2,9 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "beholder/thread_safety.h"
 
@@ -17,7 +19,9 @@ class CpuShare {
   /// The share is a tenth of what is idle, and max_share at most: viewers on this machine cost it more than the server,
   /// and what runs beside a training takes its caches. But 3 % of a core, enough for a viewer or two, also where the
   /// training uses them all.
-  explicit CpuShare(double max_share) : max_share_(max_share), share_(max_share) {}
+  /// `bill`, where there is one, is told of all that is paid.
+  explicit CpuShare(double max_share, std::function<void(double seconds)> bill = {})
+      : max_share_(max_share), bill_(std::move(bill)), share_(max_share) {}
 
   /// Looks how idle the machine was since the last call. For one thread, about twice a second.
   void look_at_machine();
@@ -30,6 +34,7 @@ class CpuShare {
 
  private:
   const double max_share_;
+  const std::function<void(double)> bill_;
   double idle_before_ = 0, machine_before_ = 0;  // of the thread that looks: in ticks of the system
   mutable Mutex mutex_;
   double share_ BEHOLDER_GUARDED_BY(mutex_);

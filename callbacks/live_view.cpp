@@ -82,7 +82,7 @@ std::vector<RecordingFile> recordings_in(const std::string& directory) {
   return films;
 }
 
-LiveView::LiveView(const Run& run, double max_cpu) : run_(run), cpu_(max_cpu) {
+LiveView::LiveView(const Run& run, double max_cpu) : run_(run), cpu_(max_cpu, run.bill) {
   if (auto picture = run_.last_picture ? run_.last_picture() : nullptr) show(std::move(picture));
   recordings_ = recordings_in(run_.directory);
   note_settings();

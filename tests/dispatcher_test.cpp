@@ -599,6 +599,40 @@ TEST_CASE("what was billed is paid by quiet, from where it began or the bill bef
   CHECK(budget.paid_until() == begun + 11s + 1h);
 }
 
+TEST_CASE("where the training's own threads take every core a part of the budget is left, else all of it") {
+  BackgroundBudget budget(0.24, /*cores=*/4);
+  CHECK(budget.share() == 0.24);
+  auto now = steady_clock::now();
+  double process = 100;
+  budget.look_at_process(process, now);
+  CHECK(budget.share() == 0.24);  // nothing to compare with
+  const auto second_of = [&](double cores) {
+    now += 1s;
+    process += cores;
+    budget.look_at_process(process, now);
+    return budget.share();
+  };
+  CHECK(second_of(1) == 0.24);
+  CHECK(second_of(3.3) == 0.24);
+  const double busy = second_of(4);
+  CHECK(busy <= 0.24 / 8);
+  CHECK(busy >= 0.24 / 20);
+  const double between = second_of(3.6);
+  CHECK(between > busy);
+  CHECK(between < 0.24);
+  // What our own threads use is not the training's.
+  budget.bill(0.9, now);
+  CHECK(second_of(4) == 0.24);
+  // Looks that follow at once wait for the next.
+  CHECK(second_of(4) == busy);
+  budget.look_at_process(process, now + 1ms);
+  CHECK(budget.share() == busy);
+  // A bill is paid at the rate of its time.
+  const auto begun = budget.paid_until() + 10s;
+  budget.bill(0.01, begun);
+  CHECK(std::chrono::duration<double>(budget.paid_until() - begun).count() == Catch::Approx(0.01 / busy));
+}
+
 TEST_CASE("CPU time of the workers is billed") {
   Diary diary;
   const auto busy = std::make_shared<InMemory>("busy", diary);

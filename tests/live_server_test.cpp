@@ -1506,6 +1506,33 @@ TEST_CASE("a viewer that takes nothing is given up after a while", "[.long]") {
   CHECK(eventually([&] { return server.server.state().viewers == 0; }));
 }
 
+TEST_CASE("what the server's threads use is billed to the run, whoever asks for it") {
+  FakeRun run;
+  std::atomic<double> billed{0};  // changed by several threads: added to in a loop
+  run.run.bill = [&](double seconds) {
+    for (double before = billed; !billed.compare_exchange_weak(before, before + seconds);) {
+    }
+  };
+  Server server({}, &run);
+  const auto costs = [&](const std::function<void()>& asks) {
+    const double before = billed;
+    asks();
+    return eventually([&] { return billed > before; });
+  };
+  server.show(1);
+  CHECK(costs([&] { CHECK(server.get("/frame?format=png&captions=1").status == 200); }));
+  CHECK(costs([&] { CHECK(server.get("/state").status == 200); }));
+  CHECK(costs([&] { CHECK(server.ask(Server::request("GET", "/state", "", "")).status == 401); }));
+  // As much as the state says that was used.
+  server.show(2);
+  const double before = billed;
+  for (int i = 0; i < 20; ++i) {
+    server.show(static_cast<uint64_t>(3 + i));
+    CHECK(server.get("/frame?format=png").status == 200);
+  }
+  CHECK(billed - before > 20 * 0.0002);  // a PNG of 640 x 360 takes more than a millisecond
+}
+
 TEST_CASE("the budget makes pictures fewer, and settings none the slower") {
   LiveServerOptions options;
   options.max_cpu = 0.01;

@@ -78,7 +78,7 @@ class Viewer {
           int64_t after = 0;
           http::Client client(port);
           while (!end_) {
-            if (!client.send("GET /frame?timeout_ms=1000&format=png&after=" + std::to_string(after) +
+            if (!client.send("GET /frame?timeout_ms=1000&format=raw&after=" + std::to_string(after) +
                              " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n")) {
               break;
             }
