@@ -1,18 +1,15 @@
 // What a training loses while it is watched: the example's network on random images, by turns without Beholder and with
-// a recorder, or with all of watch(): film, live server, and a viewer that reads every picture. Prints the ratio of
-// steps per second, pair by pair.
+// a recorder, or with all of watch(): film, live server, and a viewer of its stream. Prints the ratio of steps per
+// second, pair by pair.
 //
 //   throughput_benchmark [PAIRS = 9] [SECONDS of each half = 2] [FPS = 10] [THREADS of the training = one for each
-//   core]
-//                        [NAME of the lines for compare_table.py] [recorder | watch]
+//                        core] [NAME of the lines for compare_table.py] [recorder | watch]
 //
 // With as many threads as cores no core is free for Beholder's own threads; with fewer, one is.
 
-#include <sched.h>
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -25,7 +22,7 @@
 #include "beholder/callbacks/live_server.h"
 #include "beholder/callbacks/recorder.h"
 #include "tests/benchmarks/measure.h"
-#include "tests/http_client.h"
+#include "tests/benchmarks/viewer.h"
 
 namespace {
 
@@ -66,40 +63,6 @@ double steps_per_second(Training& training, double seconds, const Update& update
   }
   return static_cast<double>(steps) / seconds_since(begun);
 }
-
-/// Reads picture after picture, as the page does on another machine: takes only time that nobody else wants, since a
-/// viewer there takes none of this one's.
-class Viewer {
- public:
-  Viewer(int port, std::string token)
-      : thread_([this, port, token = std::move(token)] {
-          const sched_param none{};
-          sched_setscheduler(0, SCHED_IDLE, &none);
-          int64_t after = 0;
-          http::Client client(port);
-          while (!end_) {
-            if (!client.send("GET /frame?timeout_ms=1000&format=raw&after=" + std::to_string(after) +
-                             " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n")) {
-              break;
-            }
-            const http::Reply reply = client.read();
-            if (reply.status == 0) break;
-            if (reply.status != 200) continue;
-            after = reply.number("x-beholder-sequence");
-            ++pictures_;
-          }
-        }) {}
-  ~Viewer() {
-    end_ = true;
-    thread_.join();
-  }
-  int64_t pictures() const { return pictures_; }
-
- private:
-  std::atomic<bool> end_{false};
-  std::atomic<int64_t> pictures_{0};
-  std::thread thread_;
-};
 
 /// Until everything that was captured is in the film: nothing of it shall run beside the next half.
 void settle(const beholder::Beholder& beholder) {
@@ -157,7 +120,6 @@ int main(int argc, char** argv) {
                 static_cast<double>(state.rendered - before.rendered) / seconds, ratios.back());
   }
   std::printf("pictures per second %.2f\n", static_cast<double>(pictures) / seconds / pairs);
-  if (viewer) std::printf("pictures that the viewer read %lld\n", static_cast<long long>(viewer->pictures()));
   std::printf("background %.4f\n", background_cpu);
   std::printf("median ratio %.4f\n", median(ratios));
   if (argc > 5) {
