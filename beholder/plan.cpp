@@ -327,6 +327,9 @@ void upload_maps(Plan& plan, ViewPlan& view) {
   std::vector<int32_t> map(view.pixels(), static_cast<int32_t>(view.value_count));
   std::vector<uint8_t> padding(view.value_count, 1);
   std::vector<int64_t> chunk_section(view.value_count / kChunk, 0);
+  const auto& all = view.layout->sections;
+  const bool rgb = std::any_of(all.begin(), all.end(), [](const Section& one) { return one.channel_stride > 0; });
+  std::vector<int32_t> steps(rgb ? map.size() : 0, 0);
   for (size_t i = 0; i < view.sections.size(); ++i) {
     const StagedSection& staged = view.sections[i];
     const Section& section = view.layout->sections[staged.section];
@@ -337,16 +340,18 @@ void upload_maps(Plan& plan, ViewPlan& view) {
       const auto row = section.row_at[y];
       if (row < 0) continue;
       const auto length = section.grid.row_length.empty() ? section.grid.columns() : section.grid.row_length[row];
-      auto* out = map.data() + int64_t{section.picture.y + y} * view.layout->width + section.picture.x;
+      const int64_t first = int64_t{section.picture.y + y} * view.layout->width + section.picture.x;
       for (int x = 0; x < section.picture.width; ++x) {
         const auto column = section.column_at[x];
         if (column < 0 || column >= length) continue;
-        out[x] = static_cast<int32_t>(staged.value_offset + section.grid.row_position[row] +
-                                      section.grid.column_position[column]);
+        map[first + x] = static_cast<int32_t>(staged.value_offset + section.grid.row_position[row] +
+                                              section.grid.column_position[column]);
+        if (rgb) steps[first + x] = static_cast<int32_t>(section.channel_stride);
       }
     }
   }
   view.pixel_map = upload(map, at::kInt, plan.device);
+  if (rgb) view.channel_steps = upload(steps, at::kInt, plan.device);
   view.padding = upload(padding, at::kBool, plan.device);
   view.chunk_section = upload(chunk_section, at::kLong, plan.device);
 }
@@ -497,7 +502,8 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
       upload_maps(*plan, view);
     }
     const int64_t bytes = view.value_count * bytes_per_value(view.settings, on_cpu);
-    (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + (on_cpu ? 0 : 8) * view.pixels();
+    const int64_t bytes_per_pixel = on_cpu ? 0 : view.channel_steps.defined() ? 12 : 8;
+    (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + bytes_per_pixel * view.pixels();
     if (!on_cpu) plan->host_bytes += HostBytesPerPixel::kPicture * view.pixels();  // where the device copies it to
   }
   allocate_slots(*plan, slots);

@@ -82,6 +82,8 @@ struct ViewPlan {
   std::vector<std::vector<int32_t>> pixel_columns;
   // For other devices, on Plan::device:
   at::Tensor pixel_map;      ///< int32 (height * width): the value shown by each pixel, value_count = background
+  at::Tensor channel_steps;  ///< int32 (height * width): from a pixel's first value to the value of its next channel;
+                             ///< 0: it has one value. Undefined where no section has three channels
   at::Tensor padding;        ///< bool (value_count): true where no section has a value
   at::Tensor chunk_section;  ///< int64 (value_count / kChunk): the section of each chunk
 

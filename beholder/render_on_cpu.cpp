@@ -243,15 +243,25 @@ void compose_full_row(const std::vector<int32_t>& columns, const Packed* colours
   if (width > 0) std::memcpy(out + 3 * (width - 1), &colours[columns[width - 1]], 3);
 }
 
-/// A pixel row of an RGB frame: three values a pixel, each a gray level of its channel.
-void compose_rgb_row(const Section& section, const std::vector<int32_t>& columns, const float* row_values,
-                     const Scale& scale, const ColourTable& table, uint8_t* out) {
+/// A pixel row of an RGB frame: three values a pixel, each the level of its channel, whatever the colormap.
+void compose_rgb_row(const Section& section, const std::vector<int32_t>& columns, int32_t row_length,
+                     const float* row_values, const Scale& scale, const ColourTable& table, uint8_t* out) {
+  const auto level = [&](float value, uint8_t Rgb::*channel) {
+    const int index = colour_index(value, scale);
+    return index < kGrayLevels ? static_cast<uint8_t>(index) : table[index].*channel;
+  };
+  const Rgb background = table[kBackgroundIndex];
   for (size_t x = 0; x < columns.size(); ++x) {
-    if (columns[x] < 0) continue;
-    const float* v = row_values + columns[x];
-    out[3 * x] = table[colour_index(v[0], scale)].r;
-    out[3 * x + 1] = table[colour_index(v[section.channel_stride], scale)].g;
-    out[3 * x + 2] = table[colour_index(v[2 * section.channel_stride], scale)].b;
+    Rgb pixel = background;
+    if (columns[x] >= 0 && section.column_at[x] < row_length) {
+      const float* v = row_values + columns[x];
+      pixel.r = level(v[0], &Rgb::r);
+      pixel.g = level(v[section.channel_stride], &Rgb::g);
+      pixel.b = level(v[2 * section.channel_stride], &Rgb::b);
+    }
+    out[3 * x] = pixel.r;
+    out[3 * x + 1] = pixel.g;
+    out[3 * x + 2] = pixel.b;
   }
 }
 
@@ -275,13 +285,13 @@ void compose(const RenderTask& task, size_t i, const Scale& scale, const Packed*
       continue;
     }
     const int64_t position = section.grid.row_position[row];
+    const auto length = section.grid.row_length.empty() ? section.grid.columns() : section.grid.row_length[row];
     if (section.channel_stride > 0) {
       const float* values = static_cast<const float*>(task.values.data_ptr()) + staged.value_offset;
-      compose_rgb_row(section, columns, values + position, scale, task.table, out);
+      compose_rgb_row(section, columns, length, values + position, scale, task.table, out);
     } else if (full) {
       compose_full_row(columns, colours + position, out);
     } else {
-      const auto length = section.grid.row_length.empty() ? section.grid.columns() : section.grid.row_length[row];
       compose_row(columns, section.column_at, length, colours + position, background, out);
     }
   }

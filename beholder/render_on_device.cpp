@@ -80,6 +80,18 @@ at::Tensor colour_indices(const RenderTask& task, const at::Tensor& chunks, cons
   return out;
 }
 
+/// Where some pixels show three values, each of them is its channel's level; the others' one value has a colour.
+void paint_channels(const ViewPlan& view, const at::Tensor& indices, const at::Tensor& table,
+                    const at::Tensor& pixels) {
+  const auto rgb = view.channel_steps.gt(0);
+  for (int64_t channel = 0; channel < 3; ++channel) {
+    const auto index = indices.index_select(0, view.pixel_map.add(view.channel_steps, channel));
+    const auto colour = table.select(1, channel).contiguous().index_select(0, index);
+    const auto is_level = rgb.logical_and(index.lt(kGrayLevels));
+    pixels.select(1, channel).copy_(at::where(is_level, index.to(at::kByte), colour));
+  }
+}
+
 at::Tensor dead_counts(const RenderTask& task, const at::Tensor& zeros) {
   auto dead = zeros;
   for (size_t i = 0; i < task.view.sections.size(); ++i) {
@@ -140,14 +152,8 @@ at::Tensor render_on_device(const RenderTask& task) {
   const auto min = reduce.minimum(at::where(finite, chunks, at::full_like(chunks, kInf)));
   const auto max = reduce.maximum(at::where(finite, chunks, at::full_like(chunks, -kInf)));
   const auto indices = colour_indices(task, chunks, finite, scale_of(task.range, min, max));
-  if (view.layout->sections[view.sections[0].section].channel_stride > 0) {
-    const int64_t stride = view.layout->sections[view.sections[0].section].channel_stride;
-    const auto background = view.pixel_map.eq(view.value_count);
-    for (int64_t channel = 0; channel < 3; ++channel) {
-      const auto map = at::where(background, view.pixel_map, view.pixel_map.add(channel * stride));
-      pixels.select(1, channel)
-          .copy_(table.select(1, channel).contiguous().index_select(0, indices.index_select(0, map)));
-    }
+  if (view.channel_steps.defined()) {
+    paint_channels(view, indices, table, pixels);
   } else {
     at::index_select_out(pixels, table.index_select(0, indices), 0, view.pixel_map);
   }

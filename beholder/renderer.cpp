@@ -186,7 +186,7 @@ void ViewRenderer::render(std::shared_ptr<const Plan> plan, size_t view, const S
     history_.backfill(values);
   }
   shown_ = history_.push(values, capture.step, mode_of(settings_), settings_.window_size);
-  if (!whole) blank_absent(shown_);
+  if (!whole) blank_absent(values, shown_);
   paint();
 }
 
@@ -288,15 +288,18 @@ void ViewRenderer::fill_absent(const at::Tensor& values) const {
   }
 }
 
-/// What the tensor of this picture does not have is background, whatever its past.
-void ViewRenderer::blank_absent(const at::Tensor& shown) const {
+/// What never came, and what the tensor of this picture does not have, is background, whatever its past. (Arithmetic
+/// with an absent value makes a NaN, which is an absent one by chance: devices have NaNs of their own.)
+void ViewRenderer::blank_absent(const at::Tensor& values, const at::Tensor& shown) const {
+  at::Tensor nothing = at::empty_like(shown);
+  make_absent(nothing);
+  shown.copy_(at::where(absent_in(values), nothing, shown));
   for (size_t i = 0; i < seen_.size(); ++i) {
     const Presence& present = seen_[i].present;
     if (!present.came || present.sizes.empty()) continue;
     const StagedSection& staged = view()->sections[i];
     const at::Tensor target = shown.narrow(0, staged.value_offset, staged.count);
-    at::Tensor blank = at::empty_like(target);
-    make_absent(blank);
+    const at::Tensor blank = nothing.narrow(0, staged.value_offset, staged.count);
     target.copy_(at::where(absent_mask(i, present.sizes), blank, target));
   }
 }

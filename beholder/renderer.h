@@ -86,7 +86,7 @@ class ViewRenderer {
   bool take_presence(const Slot& slot);
   at::Tensor absent_mask(size_t section, const std::vector<int64_t>& sizes) const;
   void fill_absent(const at::Tensor& values) const;
-  void blank_absent(const at::Tensor& shown) const;
+  void blank_absent(const at::Tensor& values, const at::Tensor& shown) const;
   void paint();
   void upload(const ColourTable& table);
 

@@ -65,7 +65,7 @@ const std::vector<std::pair<std::string, std::string>>& StillRenderer::not_shown
 std::shared_ptr<const Picture> StillRenderer::render(const std::vector<NamedTensor>& tensors, int64_t step) {
   std::vector<Candidate> candidates;
   for (const auto& named : tensors) {
-    if ((state_->options.settings.values == Values::Frame) != (named.kind == Kind::Frame)) continue;
+    if (state_->options.settings.values == Values::Frame && named.kind != Kind::Frame) continue;
     candidates.push_back({&named.name, &named.module, named.kind, false, named.tensor});
   }
   std::deque<std::string> refusals;

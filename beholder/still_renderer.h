@@ -17,8 +17,8 @@ namespace beholder {
 /// Renders successive steps. Not thread-safe; blocks until a picture is done.
 class StillRenderer {
  public:
-  /// options.settings says what is shown; Settings::values decides only between frame and the rest (for Values::Frame
-  /// the first tensor of kind Frame is shown).
+  /// options.settings says what is shown; Settings::values decides only whether all tensors are shown, or for
+  /// Values::Frame those of kind Frame alone.
   explicit StillRenderer(Options options);
   ~StillRenderer();
 

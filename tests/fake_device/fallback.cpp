@@ -3,11 +3,14 @@
 //
 // (at::native::cpu_fallback copies tensors to the host and back instead: it would show synchronisations that are none,
 // and loses what operators write into slices.)
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/enum_tag.h>
+#include <ATen/ops/isnan.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -28,6 +31,22 @@ const std::set<std::string> kReadBack{"aten::_unique2",      "aten::bincount",  
 
 // These take indices from the CPU, and upload them; all others want their tensors on one device, as with CUDA.
 const std::set<std::string> kUploadIndices{"aten::index.Tensor", "aten::index.Tensor_out", "aten::_index_put_impl_"};
+
+// Arithmetic, in all its variants (sub.out, sub_.Tensor): where the result is no number, a real device gives a NaN of
+// its own, while the CPU hands one of the arguments' NaN on.
+const std::set<std::string> kArithmetic{"add", "sub", "rsub", "mul", "div", "pow", "square", "sum", "mean", "abs"};
+
+bool is_arithmetic(const std::string& name) {
+  const size_t begin = name.find("::") + 2;
+  std::string base = name.substr(begin, name.find('.', begin) - begin);
+  if (base.back() == '_') base.pop_back();
+  return kArithmetic.count(base) > 0;
+}
+
+void make_one_nan(const at::Tensor& result) {
+  if (!result.defined() || result.scalar_type() != c10::kFloat || result.layout() != c10::kStrided) return;
+  result.masked_fill_(result.isnan(), std::numeric_limits<float>::quiet_NaN());
+}
 
 bool on_device(const at::Tensor& tensor) { return tensor.defined() && tensor.device().type() == kType; }
 
@@ -79,6 +98,12 @@ class BoxedCall {
     pass_arguments(operation);
     if (reads_back()) operation.synchronize(&Counts::operator_synchronizations);
     op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    if (is_arithmetic(name_)) {
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;
+      for (size_t i = stack_.size() - schema_.returns().size(); i < stack_.size(); ++i) {
+        for (const at::Tensor& result : tensors_in(stack_[i])) make_one_nan(result);
+      }
+    }
     for (const auto& [tensor, view] : written_) follow_resize(tensor, view);
     pass_results(operation);
   }
