@@ -381,7 +381,11 @@ void Recorder::show(std::shared_ptr<const Picture> picture) {
     // A picture that says that there is nothing to show has a size of its own in the classic layout: it neither begins
     // a film nor ends one.
     const bool fits = s.film && s.film->width == picture->width && s.film->height == picture->height;
-    if (!picture->message.empty() && !fits) return;
+    if (!picture->message.empty() && !fits) {
+      MutexLock lock(s.mutex);
+      ++s.told.left_out;
+      return;
+    }
     std::shared_ptr<const CaptionedPicture> with_text;
     if (s.options.captions) with_text = captioned(*picture);
     const uint8_t* rgb = with_text ? with_text->rgb.data() : picture->rgb.data();

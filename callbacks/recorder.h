@@ -29,6 +29,7 @@ struct RecorderState {
   std::string path;           ///< of the current or last film (the folder, where it is PNGs); empty before the first
   bool recording = false;     ///< a film is open
   int64_t frames = 0;         ///< in all films, those removed included
+  int64_t left_out = 0;       ///< pictures that say that there is nothing to show, and fit into no film
   int64_t films = 0;          ///< begun
   int64_t films_removed = 0;  ///< by max_recording_bytes
   int64_t bytes = 0;          ///< on the disk now

@@ -180,6 +180,7 @@ class Training {
                          {"last_error", state.last_error},
                          {"callbacks", callbacks},
                          {"frames", recorded.frames},
+                         {"left_out", recorded.left_out},
                          {"films", recorded.films},
                          {"recording", recorded.recording},
                          {"path", recorded.path},

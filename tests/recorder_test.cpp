@@ -325,7 +325,7 @@ TEST_CASE("a picture that says that there is nothing to show makes no film of it
   const Layout empty =
       layout == LayoutKind::Fit ? fit_layout({}, 64, 48, false) : classic_layout({}, false);  // as plans make them
   Rig rig;
-  int pictures = 0, messages = 0, films = 0;
+  int pictures = 0, messages = 0, all_messages = 0, films = 0;
   bool open = false;
   for (const char c : order) {
     if (c == '-') {
@@ -337,6 +337,7 @@ TEST_CASE("a picture that says that there is nothing to show makes no film of it
       auto picture = synthetic::blocks(empty.width, empty.height, 1);
       picture->message = "no gradients yet";
       rig.show(picture);
+      ++all_messages;
       messages += open && layout == LayoutKind::Fit;
     } else {
       rig.show(1);
@@ -350,6 +351,7 @@ TEST_CASE("a picture that says that there is nothing to show makes no film of it
   CHECK(static_cast<int>(rig.files(".jsonl").size()) == films);
   CHECK(rig.recorder->state().films == films);
   CHECK(rig.recorder->state().frames == pictures + messages);
+  CHECK(rig.recorder->state().left_out == all_messages - messages);
   size_t frames = 0;
   for (const auto& film : rig.files(".mp4")) {
     const auto decoded = opencv_frames(film);
