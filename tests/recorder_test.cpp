@@ -477,6 +477,28 @@ TEST_CASE("no thread of OpenCV's pool wakes for PNGs, captions and encodings") {
         std::string::npos);
 }
 
+TEST_CASE("an encoder that takes more than half of max_host_bytes: PNGs, with one line that has the numbers") {
+  auto options = plain();
+  options.encoder = "ffv1";
+  Rig rig(options);
+  rig.recorder->close();
+  rig.run.max_host_bytes = 10 << 20;
+  rig.recorder = std::make_unique<Recorder>(options);
+  rig.recorder->open(rig.run);
+  rig.show(2, 320, 240);  // 12.9 MiB for ffv1
+  rig.show(2, 64, 48);    // 0.5 MiB
+  rig.close();
+  CHECK(rig.errors.empty());
+  CHECK(rig.log.count(LogLevel::Warning) == 1);
+  const auto& lines = rig.log.lines;
+  CHECK(std::any_of(lines.begin(), lines.end(), [](const auto& line) {
+    return line.second.find("320 x 240 takes about 12.9 MiB") != std::string::npos &&
+           line.second.find("at most 5.0 MiB, half of Options::max_host_bytes") != std::string::npos;
+  }));
+  CHECK(rig.files(".mkv").size() == 1);
+  CHECK(rig.recorder->needs().host_bytes_per_pixel == VideoWriter::host_bytes_per_pixel({{}, 15, "ffv1"}));
+}
+
 TEST_CASE("recording is switched by the setting") {
   Rig rig;
   CHECK(rig.run.settings->get().recording);
