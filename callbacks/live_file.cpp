@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -29,6 +30,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxFileBytes = 64 * 1024;
 constexpr size_t kMaxAnswerBytes = 64 << 20;
+constexpr int64_t kMaxPid = std::numeric_limits<pid_t>::max();
 constexpr int kMaxDepth = 6;
 constexpr size_t kMaxFolders = 20000;
 
@@ -119,18 +121,26 @@ std::string boot_id() {
   return id.substr(0, id.find_first_of("\r\n"));
 }
 
-/// When the process started, in clock ticks since boot; 0 where there is none, or the system does not say.
-uint64_t start_of(int64_t pid) {
+struct ProcessEntry {
+  uint64_t started = 0;  // in clock ticks since boot; 0: unknown
+  bool ended = false;    // and not reaped yet, which may take for ever where nobody does it
+};
+
+/// What the system says of a process; the defaults where it says nothing.
+ProcessEntry process_entry(int64_t pid) {
   const std::string text = system_text("/proc/" + std::to_string(pid) + "/stat");
-  // The second field is the program's name in brackets, with anything in it; the 22nd is the start.
+  // The second field is the program's name in brackets, with anything in it.
   const size_t name_end = text.rfind(')');
-  if (name_end == std::string::npos) return 0;
-  std::istringstream fields(text.substr(name_end + 1));
-  std::string field;
-  for (int i = 3; i <= 22; ++i) {
-    if (!(fields >> field)) return 0;
-  }
-  return std::strtoull(field.c_str(), nullptr, 10);
+  if (name_end == std::string::npos) return {};
+  std::istringstream rest(text.substr(name_end + 1));
+  std::vector<std::string> fields(3);  // those of proc(5) by their numbers
+  for (std::string field; fields.size() <= 22 && rest >> field;) fields.push_back(field);
+  if (fields.size() <= 22) return {};
+  ProcessEntry entry;
+  entry.started = std::strtoull(fields[22].c_str(), nullptr, 10);
+  // A process whose first thread alone has ended is called a zombie too, but has others.
+  entry.ended = fields[3] == "X" || (fields[3] == "Z" && std::strtoull(fields[20].c_str(), nullptr, 10) <= 1);
+  return entry;
 }
 
 /// The file says enough to tell its process from others of the same number.
@@ -176,8 +186,8 @@ std::optional<LiveRun> read_live_file(const std::string& directory) {
     run.started = json.value("started", 0.0);
     run.version = json.value("version", std::string());
     run.directory = directory;
-    const bool good = run.port > 0 && run.port < 65536 && run.pid > 0 && !run.token.empty() && !run.nonce.empty() &&
-                      run.token.find_first_of("\r\n") == std::string::npos;
+    const bool good = run.port > 0 && run.port < 65536 && run.pid > 0 && run.pid <= kMaxPid && !run.token.empty() &&
+                      !run.nonce.empty() && run.token.find_first_of("\r\n") == std::string::npos;
     if (good) return run;
   } catch (const Json::exception&) {
   }
@@ -186,7 +196,7 @@ std::optional<LiveRun> read_live_file(const std::string& directory) {
 
 void note_this_process(LiveRun& run) {
   run.pid = ::getpid();
-  run.pid_started = start_of(run.pid);
+  run.pid_started = process_entry(run.pid).started;
   run.boot_id = boot_id();
 }
 
@@ -195,8 +205,9 @@ bool process_exists(const LiveRun& run) {
   // What one side does not know decides nothing.
   const std::string boot = run.boot_id.empty() ? "" : boot_id();
   if (!boot.empty() && boot != run.boot_id) return false;
-  const uint64_t started = run.pid_started == 0 ? 0 : start_of(run.pid);
-  return started == 0 || started == run.pid_started;
+  const ProcessEntry entry = process_entry(run.pid);
+  if (entry.ended) return false;
+  return entry.started == 0 || run.pid_started == 0 || entry.started == run.pid_started;
 }
 
 bool is_of_this_process(const LiveRun& run) { return run.pid == ::getpid() && process_exists(run); }

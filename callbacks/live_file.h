@@ -36,7 +36,7 @@ bool answers(const LiveRun& run, std::chrono::milliseconds timeout = std::chrono
 /// Notes in `run` that it is one of this process.
 void note_this_process(LiveRun& run);
 /// Whether the process of `run` exists on this machine: this very one, where the file says when it started, since its
-/// number may have been given to another process. Cheap.
+/// number may have been given to another process. One that has ended but was not reaped by its parent does not. Cheap.
 bool process_exists(const LiveRun& run);
 /// Whether `run` is one of this process.
 bool is_of_this_process(const LiveRun& run);

@@ -8,9 +8,12 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cctype>
@@ -20,12 +23,14 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -1826,6 +1831,85 @@ TEST_CASE("a live.json whose process id another process has by now shadows nothi
     std::ofstream(living->run.directory + "/live.json") << wrong.dump();
     CHECK_FALSE(read_live_file(living->run.directory));
   }
+}
+
+TEST_CASE("a process that has ended is none, reaped or not; one whose first thread has ended is one") {
+  TemporaryFolder folder;
+  FakeRun living;
+  living.run.logdir = (folder.path / "living").string();
+  living.run.directory = living.run.logdir + "/plugins/beholder";
+  const std::string killed = (folder.path / "killed").string(), killed_directory = killed + "/plugins/beholder";
+  fs::create_directories(living.run.directory);
+  fs::create_directories(killed_directory);
+  Server server({}, &living);
+  // The start of another process, as its file would say it.
+  const auto started = [](pid_t pid) {
+    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+    std::string text((std::istreambuf_iterator<char>(stat)), {}), field;
+    std::istringstream fields(text.substr(text.rfind(')') + 1));
+    for (int i = 3; i <= 22; ++i) fields >> field;
+    return std::stoull(field);
+  };
+  const auto write = [&](pid_t pid, bool certain) {
+    LiveRun run = *read_live_file(living.run.directory);
+    run.pid = pid;
+    run.nonce = "killed";
+    run.started += 100;
+    run.pid_started = certain ? started(pid) : 0;
+    if (!certain) run.boot_id.clear();
+    fs::remove(killed_directory + "/live.json");
+    write_live_file(killed_directory, run);
+    return run;
+  };
+  const std::string here = read_live_file(living.run.directory)->nonce;
+
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // where a check below ends the test
+    for (;;) ::pause();
+  }
+  REQUIRE(child > 0);
+  for (const bool certain : {true, false}) CHECK(process_exists(write(child, certain)));
+  REQUIRE(::kill(child, SIGKILL) == 0);
+  siginfo_t ended{};
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) == 0);
+  REQUIRE(::kill(child, 0) == 0);  // still has its number
+  for (const bool certain : {true, false}) {
+    CHECK_FALSE(process_exists(write(child, certain)));
+    CHECK(newest_live_run(folder.path.string(), false)->nonce == here);
+  }
+  REQUIRE(::waitpid(child, nullptr, 0) == child);
+  CHECK(newest_live_run(folder.path.string(), false)->nonce == here);
+
+  // No number of a process.
+  for (const int64_t pid : {int64_t{0}, int64_t{-1}, int64_t{1} << 32, (int64_t{1} << 32) + ::getpid()}) {
+    std::ofstream(killed_directory + "/live.json")
+        << Json{{"address", "127.0.0.1"}, {"port", 1}, {"token", kToken}, {"pid", pid}, {"nonce", "n"}}.dump();
+    CHECK_FALSE(read_live_file(killed_directory));
+  }
+
+#ifndef __SANITIZE_THREAD__  // which allows no thread after a fork
+  const pid_t headless = ::fork();
+  if (headless == 0) {
+    std::thread([] {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;) ::pause();
+    }).detach();
+    ::syscall(SYS_exit, 0);  // this thread alone
+  }
+  REQUIRE(headless > 0);
+  const auto state_is_zombie = [&] {
+    std::ifstream stat("/proc/" + std::to_string(headless) + "/stat");
+    const std::string text((std::istreambuf_iterator<char>(stat)), {});
+    return text.compare(text.rfind(')') + 2, 1, "Z") == 0;
+  };
+  const auto deadline = Clock::now() + kDeadline;
+  while (!state_is_zombie() && Clock::now() < deadline) std::this_thread::sleep_for(5ms);
+  CHECK(state_is_zombie());
+  for (const bool certain : {true, false}) CHECK(process_exists(write(headless, certain)));
+  CHECK(::kill(headless, SIGKILL) == 0);
+  CHECK(::waitpid(headless, nullptr, 0) == headless);
+#endif
 }
 
 TEST_CASE("the newest living run below a folder is found") {
