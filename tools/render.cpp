@@ -1,10 +1,13 @@
 #include "tools/render.h"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <iostream>
 #include <memory>
 
 #include "beholder/still_renderer.h"
+#include "beholder/tensor_spec.h"
 #include "callbacks/captions.h"
 #include "callbacks/png_writer.h"
 #include "tools/safetensors.h"
@@ -43,17 +46,46 @@ std::string module_of(const std::string& name) {
   return dot == std::string::npos ? "" : name.substr(0, dot);
 }
 
-/// The tensors of one step. Those that will not be shown are not read: a dtype that nobody asked for is no error.
-std::vector<NamedTensor> read_step(const std::string& path, const RenderRequest& request) {
+/// (name, reason).
+using NotShown = std::vector<std::pair<std::string, std::string>>;
+
+/// What there is to draw of one file, and what of the tensors asked for cannot be read.
+struct Step {
+  std::vector<NamedTensor> tensors;
+  NotShown not_read;
+};
+
+void read_tensor(const SafetensorsFile& file, const TensorEntry& entry, const RenderRequest& request, Step& step) {
+  std::string refusal = SafetensorsFile::refusal(entry);
+  if (refusal.empty()) {
+    try {
+      step.tensors.push_back({entry.name, file.tensor(entry), kind_of(entry, request), module_of(entry.name)});
+      return;
+    } catch (const c10::Error& error) {  // no memory for its copy, ...
+      refusal = unreadable(error);
+    }
+  }
+  step.not_read.emplace_back(entry.name, std::move(refusal));
+}
+
+/// "'a' (dtype 'U64' cannot be shown; expected one of ...) and 2 more".
+std::string text_of(const NotShown& not_shown) {
+  std::string text = "'" + printable(not_shown[0].first) + "' (" + not_shown[0].second + ")";
+  if (not_shown.size() > 1) text += " and " + std::to_string(not_shown.size() - 1) + " more";
+  return text;
+}
+
+/// The tensors of one step. Those that nobody asked for are not read.
+Step read_step(const std::string& path, const RenderRequest& request) {
   const Settings& settings = request.options.settings;
   const auto file = SafetensorsFile::open(path);
-  std::vector<NamedTensor> tensors;
+  Step step;
   bool solo_found = settings.solo.empty();
   for (const auto& entry : file.entries()) {
     if (!matches_filter(settings.filter, entry.name)) continue;
     solo_found = solo_found || entry.name == settings.solo;
     if (!settings.solo.empty() && entry.name != settings.solo) continue;
-    tensors.push_back({entry.name, file.tensor(entry), kind_of(entry, request), module_of(entry.name)});
+    read_tensor(file, entry, request, step);
   }
   const std::string where = printable(path, 400) + ": ";
   if (file.entries().empty()) throw TensorFileError(where + "holds no tensors");
@@ -62,12 +94,16 @@ std::vector<NamedTensor> read_step(const std::string& path, const RenderRequest&
                           "is named '" + printable(settings.solo) + "', as --solo asks; the first of " +
                           std::to_string(file.entries().size()) + " is '" + printable(file.entries()[0].name) + "'");
   }
-  if (tensors.empty()) {
+  if (step.tensors.empty() && !step.not_read.empty()) {
+    throw TensorFileError(where + "nothing that can be shown among " + std::to_string(step.not_read.size()) +
+                          " tensors: " + text_of(step.not_read));
+  }
+  if (step.tensors.empty()) {
     throw TensorFileError(where + "none of its " + std::to_string(file.entries().size()) +
                           " tensors passes --tensors '" + printable(settings.filter) + "'; the first is '" +
                           printable(file.entries()[0].name) + "'");
   }
-  return tensors;
+  return step;
 }
 
 /// What the status line calls them. One frame makes it a picture of frames.
@@ -80,7 +116,7 @@ Values values_of(const std::vector<NamedTensor>& tensors) {
 }
 
 void tell_what_is_missing(const std::string& file, const std::vector<NamedTensor>& tensors, Values values,
-                          const std::vector<std::pair<std::string, std::string>>& not_shown) {
+                          const NotShown& not_shown) {
   size_t told = 0;
   for (const auto& [name, reason] : not_shown) {
     if (told++ == kMostTold) {
@@ -116,12 +152,17 @@ void render(const RenderRequest& request) {
   std::shared_ptr<const Picture> picture;
   int64_t step = 0;
   for (const auto& path : request.files) {
-    const auto tensors = read_step(path, request);
+    const auto [tensors, not_read] = read_step(path, request);
     options.settings.values = values_of(tensors);
     renderer.set_settings(options.settings);
     picture = renderer.render(tensors, step++);
-    if (!picture->message.empty()) throw TensorFileError(printable(path, 400) + ": " + picture->message);
-    tell_what_is_missing(printable(path, 400), tensors, options.settings.values, renderer.not_shown());
+    if (!picture->message.empty()) {
+      throw TensorFileError(printable(path, 400) + ": " + printable(picture->message, 800) +
+                            (not_read.empty() ? "" : ", nor " + text_of(not_read)));
+    }
+    NotShown not_shown = not_read;
+    not_shown.insert(not_shown.end(), renderer.not_shown().begin(), renderer.not_shown().end());
+    tell_what_is_missing(printable(path, 400), tensors, options.settings.values, not_shown);
   }
   if (request.captions) {
     const auto text = captioned(*picture, ClassicText::Labels);

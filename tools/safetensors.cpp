@@ -367,16 +367,22 @@ void SafetensorsFile::parse(const uint8_t* bytes, size_t size) {
   check_entries(entries_, size - 8 - header_bytes);
 }
 
-at::Tensor SafetensorsFile::tensor(const TensorEntry& entry) const {
+std::string SafetensorsFile::refusal(const TensorEntry& entry) {
   const Dtype* dtype = find_dtype(entry.dtype);
-  if (!dtype || dtype->type == at::ScalarType::Undefined) {
-    std::string known;
-    for (const auto& one : kDtypes) {
-      if (one.type != at::ScalarType::Undefined) known += (known.empty() ? "" : ", ") + std::string(one.name);
-    }
-    fail((path_.empty() ? "" : printable(path_, 400) + ": ") + "tensor " + in_quotes(entry.name) + ": dtype " +
-         in_quotes(entry.dtype) + " cannot be shown; expected one of " + known);
+  if (dtype && dtype->type != at::ScalarType::Undefined) return "";
+  std::string known;
+  for (const auto& one : kDtypes) {
+    if (one.type != at::ScalarType::Undefined) known += (known.empty() ? "" : ", ") + std::string(one.name);
   }
+  return "dtype " + in_quotes(entry.dtype) + " cannot be shown; expected one of " + known;
+}
+
+at::Tensor SafetensorsFile::tensor(const TensorEntry& entry) const {
+  const std::string refused = refusal(entry);
+  if (!refused.empty()) {
+    fail((path_.empty() ? "" : printable(path_, 400) + ": ") + "tensor " + in_quotes(entry.name) + ": " + refused);
+  }
+  const Dtype* dtype = find_dtype(entry.dtype);
   const int64_t count = elements(entry);
   if (count == 0) return at::empty(entry.shape, at::TensorOptions().dtype(dtype->type));
   const uint8_t* bytes = data_ + entry.begin;

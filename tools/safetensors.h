@@ -40,7 +40,9 @@ class SafetensorsFile {
 
   /// In the order of the data in the file.
   const std::vector<TensorEntry>& entries() const { return entries_; }
-  /// Throws TensorFileError where the dtype is not known. U16 and U32 become int32 and int64, which hold their values.
+  /// Why a tensor of a good file cannot be read, in words: a dtype that is not known here. Empty where it can.
+  static std::string refusal(const TensorEntry& entry);
+  /// Throws TensorFileError where there is a refusal. U16 and U32 become int32 and int64, which hold their values.
   at::Tensor tensor(const TensorEntry& entry) const;
 
  private:
