@@ -19,12 +19,14 @@
 
 namespace beholder {
 
-/// Numbers about the values of one section that are shown (a hidden part does not count). NaN and infinities are
-/// counted and left out of the rest; where nothing finite is shown, min, max, mean and std are NaN.
+/// Numbers about the values of one section that are shown (a hidden part does not count). NaN, infinities and finite
+/// numbers beyond float32 are counted and left out of the rest; where nothing else is shown, min, max, mean and std are
+/// NaN. Zeros, NaN and infinities are those of the tensor's own dtype.
 struct Statistics {
   double min = 0, max = 0, mean = 0, std = 0;  ///< std: population
   int64_t count = 0;                           ///< values shown
   int64_t zeros = 0, nans = 0, infs = 0;       ///< infs: both signs
+  int64_t beyond = 0;                          ///< finite, and larger than float32 holds; both signs
 };
 
 /// What a viewer tells about one section.

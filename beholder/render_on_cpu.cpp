@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "beholder/narrowing.h"
 #include "beholder/rendering.h"
 
 namespace beholder {
@@ -11,12 +12,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr int kLanes = 8;  // independent accumulators: what a compiler can put into vector registers
-
-bool is_finite_bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return (bits & 0x7f800000U) != 0x7f800000U;
-}
 
 bool all_finite(const float* v, int64_t n) {
   uint32_t lanes[kLanes] = {};
@@ -83,6 +78,8 @@ void careful_numbers(const float* v, int64_t n, SectionNumbers& out) {
   for (int64_t i = 0; i < n; ++i) {
     if (is_absent(v[i])) {
       ++out.absent;
+    } else if (beyond_sign(v[i]) != 0) {
+      ++out.beyond;
     } else if (std::isnan(v[i])) {
       ++out.nans;
     } else if (std::isinf(v[i])) {
@@ -126,7 +123,7 @@ double dead_channels(const float* v, const std::vector<int32_t>& channel, int64_
 SectionNumbers numbers_of(const RenderTask& task, size_t i) {
   const StagedSection& staged = task.view.sections[i];
   const float* v = static_cast<const float*>(task.values.data_ptr()) + staged.value_offset;
-  SectionNumbers out{kInf, -kInf, 0, 0, 0, 0, 0, 0, 0, 0};
+  SectionNumbers out{kInf, -kInf, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   if (all_finite(v, staged.count)) {
     float low, high;
     min_max(v, staged.count, low, high);
@@ -165,6 +162,7 @@ std::vector<Packed> packed(const ColourTable& table) {
 int colour_index(float value, const Scale& scale) {
   if (!is_finite_bits(value)) {
     if (is_absent(value)) return kBackgroundIndex;
+    if (const int sign = beyond_sign(value)) return sign > 0 ? kGrayLevels - 1 : 0;
     return std::isnan(value) ? kNanIndex : value > 0 ? kPositiveInfIndex : kNegativeInfIndex;
   }
   const double x = value;
@@ -319,7 +317,7 @@ void render_on_cpu(const RenderTask& task, uint8_t* rgb, SectionNumbers* numbers
     const StagedSection& staged = task.view.sections[i];
     const float* v = static_cast<const float*>(task.values.data_ptr()) + staged.value_offset;
     const Scale scale = scale_of(task.range, numbers[i], all_min, all_max);
-    const bool finite = numbers[i].nans + numbers[i].infs + numbers[i].absent == 0;
+    const bool finite = numbers[i].nans + numbers[i].infs + numbers[i].beyond + numbers[i].absent == 0;
     if (static_cast<int64_t>(colours.size()) < staged.count) colours.resize(staged.count);
     if (layout.sections[staged.section].channel_stride == 0) {
       colour(v, staged.count, scale, finite, table.data(), colours.data());

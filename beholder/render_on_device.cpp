@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "beholder/narrowing.h"
 #include "beholder/rendering.h"
 
 namespace beholder {
@@ -74,6 +75,7 @@ at::Tensor colour_indices(const RenderTask& task, const at::Tensor& chunks, cons
   level = at::where(finite, level.clamp(0.0, 255.0), level);
   level.masked_fill_(chunks.eq(kInf), kPositiveInfIndex).masked_fill_(chunks.eq(-kInf), kNegativeInfIndex);
   level.masked_fill_(absent_in(chunks), kBackgroundIndex);
+  level.masked_fill_(above_in(chunks), kGrayLevels - 1).masked_fill_(below_in(chunks), 0);
   auto out = at::empty({task.view.value_count + 1}, chunks.options().dtype(at::kInt));
   out.narrow(0, 0, task.view.value_count).copy_(level.view({-1}));  // truncates
   out.narrow(0, task.view.value_count, 1).fill_(kBackgroundIndex);
@@ -112,7 +114,9 @@ at::Tensor numbers_of(const RenderTask& task, const Reducer& reduce, const at::T
   const auto clean = at::where(finite, chunks, at::zeros_like(chunks)).to(at::kDouble);
   const auto zeros = at::zeros_like(min);
   const auto absent = absent_in(chunks);
-  const auto nans = reduce.sum(chunks.isnan().logical_and_(padding.logical_or(absent).logical_not_()));
+  const auto beyond = beyond_in(chunks);
+  const auto nans =
+      reduce.sum(chunks.isnan().logical_and_(padding.logical_or(absent).logical_or_(beyond).logical_not_()));
   const auto infs = reduce.sum(chunks.abs().eq(kInf));
   at::Tensor before = zeros;
   if (task.previous.defined()) {
@@ -121,7 +125,7 @@ at::Tensor numbers_of(const RenderTask& task, const Reducer& reduce, const at::T
     before = reduce.sum(at::where(good, past, at::zeros_like(past)).to(at::kDouble).square_());
   }
   return at::stack({min, max, reduce.sum(clean), reduce.sum(clean.square()), reduce.sum(chunks.eq(0)), nans, infs,
-                    reduce.sum(absent), dead_counts(task, zeros), before},
+                    reduce.sum(beyond), reduce.sum(absent), dead_counts(task, zeros), before},
                    1);
 }
 

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "beholder/narrowing.h"
 #include "beholder/presence.h"
 #include "beholder/rendering.h"
 
@@ -41,10 +42,11 @@ Statistics statistics_of(const SectionNumbers& numbers, int64_t count, bool mome
   s.count = count;
   s.nans = static_cast<int64_t>(numbers.nans);
   s.infs = static_cast<int64_t>(numbers.infs);
+  s.beyond = static_cast<int64_t>(numbers.beyond);
   s.zeros = static_cast<int64_t>(numbers.zeros);
   const double nan = std::numeric_limits<double>::quiet_NaN();
   s.count = count - static_cast<int64_t>(numbers.absent);
-  const auto finite = static_cast<double>(s.count - s.nans - s.infs);
+  const auto finite = static_cast<double>(s.count - s.nans - s.infs - s.beyond);
   const bool some = finite > 0;
   s.min = some ? numbers.min : nan;
   s.max = some ? numbers.max : nan;
@@ -162,11 +164,7 @@ at::Tensor ViewRenderer::take_values(const Slot& slot) {
   for (size_t g = 0; g < plan_->groups.size(); ++g) {
     const StagingGroup& group = plan_->groups[g];
     if (group.view != view_) continue;
-    at::Tensor from = slot.buffers[g];
-    if (from.is_complex()) from = from.to(plan_->device, group.dtype, /*non_blocking=*/true);
-    if (group.dtype == c10::ScalarType::ComplexHalf) from = from.to(c10::ScalarType::ComplexFloat);  // has no abs()
-    if (c10::isComplexType(group.dtype)) from = from.abs();
-    values.narrow(0, group.value_offset, group.count).copy_(from, /*non_blocking=*/true);
+    narrow_into(values.narrow(0, group.value_offset, group.count), slot.buffers[g]);
   }
   return values;
 }

@@ -27,11 +27,12 @@ void make_absent(const at::Tensor& values);
 /// bool, of the same shape.
 at::Tensor absent_in(const at::Tensor& values);
 
-/// What one section's shown values amount to. NaN and infinities are counted and left out of the rest.
+/// What one section's shown values amount to. NaN, infinities and what is beyond float32 (narrowing.h) are counted and
+/// left out of the rest.
 struct SectionNumbers {
   double min, max;      ///< +inf, -inf where nothing is finite
   double sum, squares;  ///< of the finite values
-  double zeros, nans, infs;
+  double zeros, nans, infs, beyond;
   double absent;            ///< see kAbsentBits
   double dead;              ///< of a tap: channels that are 0 in all samples shown
   double previous_squares;  ///< mode change: of the values before

@@ -311,6 +311,7 @@ std::string not_finite(const Statistics& s) {
   std::string text;
   if (s.nans > 0) text += grouped(s.nans) + " NaN";
   if (s.infs > 0) text += (text.empty() ? "" : " ") + grouped(s.infs) + " Inf";
+  if (s.beyond > 0) text += (text.empty() ? "" : " ") + grouped(s.beyond) + " beyond float32";
   return text;
 }
 

@@ -45,7 +45,7 @@ std::string page_text(const Picture& picture);
 std::string times(const std::vector<int64_t>& shape);
 /// "1,234,567".
 std::string grouped(int64_t n);
-/// "3 NaN 1 Inf"; empty where all is finite.
+/// "3 NaN 1 Inf 2 beyond float32"; empty where all is finite and within float32.
 std::string not_finite(const Statistics& s);
 /// "absent since step 812", or nothing.
 std::string absence(const SectionInfo& info);

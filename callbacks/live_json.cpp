@@ -64,6 +64,7 @@ Json json_of(const SectionInfo& info, const Section* place) {
   json["zeros"] = s.zeros;
   json["nans"] = s.nans;
   json["infs"] = s.infs;
+  json["beyond_float32"] = s.beyond;
   json["scale_low"] = number(info.scale_low);
   json["scale_high"] = number(info.scale_high);
   json["values_total"] = info.values_total;

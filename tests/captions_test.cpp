@@ -281,6 +281,10 @@ TEST_CASE("NaN and Inf are red") {
     picture->sections[0].statistics.infs = 3;
     CHECK(ink_in(*picture, room).red);
   }
+  SECTION("beyond float32") {
+    picture->sections[0].statistics.beyond = 3;
+    CHECK(ink_in(*picture, room).red);
+  }
   SECTION("without room the name is red") {
     picture->sections[0].statistics.nans = 3;
     edit_layout(*picture, [](Layout& l) { l.sections[0].caption.width = 120; });

@@ -407,10 +407,53 @@ TEST_CASE("huge and tiny values keep their scale") {
   CHECK(grays(*render({{"x", torch::tensor({0.0F, least, 2 * least})}}), 3) == std::vector<int>{0, 127, 255});
   CHECK(grays(*render({{"x", torch::tensor({-least, 0.0F, least})}}, classic(Scaling::ZeroCentred)), 3) ==
         std::vector<int>{1, 128, 255});
-  // Beyond float32 a float64 is infinite.
-  const auto picture = render({{"x", torch::tensor({0.0, 1.0, 1e300, -1e300}, at::kDouble)}});
-  CHECK(picture->sections[0].statistics.infs == 2);
-  CHECK(picture->sections[0].statistics.max == 1);
+}
+
+TEST_CASE("finite numbers beyond float32 are counted by themselves, and not as infinite") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const at::Tensor all = torch::full({16}, 1e300, at::kDouble);
+  for (const Scaling scaling : {Scaling::Section, Scaling::All, Scaling::ZeroCentred}) {
+    const auto picture = render({{"x", torch::tensor({0.0, 1e300, 1.0, -1e300, inf, -inf, nan, 1e-300}, at::kDouble)},
+                                 {"all", all},
+                                 {"y", torch::tensor({0.0, 1.0})}},
+                                classic(scaling));
+    const Statistics& s = picture->sections[0].statistics;
+    CHECK(s.beyond == 2);
+    CHECK(s.infs == 2);
+    CHECK(s.nans == 1);
+    CHECK(s.zeros == 1);  // 1e-300 is none
+    CHECK(s.min == 0);
+    CHECK(s.max == 1);
+    CHECK(s.mean == Approx(1.0 / 3));
+    // The ends of the scale: more, or less, than all others.
+    const auto at = [&](int i) { return pixel(*picture, 96 * i + 48, 64); };
+    CHECK(at(1).r == 255);
+    CHECK(at(2).r == 255);
+    CHECK(at(3).r == 0);
+    CHECK(at(4) == kPositiveInfColour);
+    CHECK(at(5) == kNegativeInfColour);
+    CHECK(at(6) == kNanColour);
+    const Statistics& whole = picture->sections[1].statistics;
+    CHECK(whole.beyond == 16);
+    CHECK(whole.infs == 0);
+    CHECK(std::isnan(whole.max));
+    CHECK(std::isfinite(picture->sections[1].scale_high));
+  }
+  // The magnitude of complex numbers: finite where both parts are, exact where a square of them is not.
+  const double most = std::numeric_limits<double>::max();
+  const auto complex = [](at::ArrayRef<double> re, at::ArrayRef<double> im, at::ScalarType dtype) {
+    return render({{"z", torch::complex(torch::tensor(re, at::kDouble), torch::tensor(im, at::kDouble)).to(dtype)}});
+  };
+  const auto of_float = complex({3e38, 1e20, 0, inf, 1e-30}, {3e38, 0, 0, nan, 0}, at::kComplexFloat)->sections[0];
+  CHECK(of_float.statistics.beyond == 1);
+  CHECK(of_float.statistics.infs == 1);
+  CHECK(of_float.statistics.zeros == 1);
+  CHECK(of_float.statistics.max == static_cast<double>(1e20F));
+  const auto of_double = complex({most, 1e200, 3, nan, 0}, {most, 0, 4, 0, -inf}, at::kComplexDouble)->sections[0];
+  CHECK(of_double.statistics.beyond == 2);
+  CHECK(of_double.statistics.nans == 1);
+  CHECK(of_double.statistics.infs == 1);
+  CHECK(of_double.statistics.max == 5);
 }
 
 TEST_CASE("vectors and matrices beyond 2^24 elements are shown") {

@@ -210,7 +210,8 @@ TEST_CASE("a state is read into the core's own types") {
       "sections": [{"name": "conv.weight", "kind": "convolution weight", "shape": [8, 1, 3, 3], "dtype": "float32",
         "device": "cpu", "area": [8, 8, 600, 300], "caption": [8, 8, 600, 15], "caption_inline": false,
         "picture": [8, 23, 600, 285], "reading": "rows: in", "grid": [3, 24], "min": -1, "max": 2.5, "mean": null,
-        "std": 1, "count": 72, "zeros": 1, "nans": 2, "infs": 3, "scale_low": -1, "scale_high": 2.5,
+        "std": 1, "count": 72, "zeros": 1, "nans": 2, "infs": 3, "beyond_float32": 4,
+        "scale_low": -1, "scale_high": 2.5,
         "values_total": 72, "complete": true, "sampled": false, "relative_change": null, "dead_share": 0.5}]}})");
   CHECK(state.logdir == "runs/a");
   CHECK(state.revision == 7);
@@ -241,6 +242,7 @@ TEST_CASE("a state is read into the core's own types") {
   CHECK(std::isnan(info.statistics.mean));
   CHECK(info.statistics.max == 2.5);
   CHECK(info.statistics.infs == 3);
+  CHECK(info.statistics.beyond == 4);
   CHECK_FALSE(info.relative_change);
   CHECK(*info.dead_share == 0.5);
 }

@@ -114,6 +114,7 @@ SectionInfo info_of(const json& object) {
   s.zeros = count(object, "zeros");
   s.nans = count(object, "nans");
   s.infs = count(object, "infs");
+  s.beyond = count(object, "beyond_float32");
   info.scale_low = number_or_nan(object, "scale_low");
   info.scale_high = number_or_nan(object, "scale_high");
   info.values_total = count(object, "values_total");

@@ -149,6 +149,7 @@ std::vector<InfoLine> info_lines(const Picture& picture, size_t at) {
   lines.push_back({"mean " + number(s.mean) + "   std " + number(s.std), Colors::kVectorName});
   lines.push_back({"zeros " + grouped(s.zeros) + "   NaN " + grouped(s.nans) + "   Inf " + grouped(s.infs),
                    s.nans + s.infs > 0 ? Colors::kRed : Colors::kVectorName});
+  if (s.beyond > 0) lines.push_back({"finite, beyond float32: " + grouped(s.beyond), Colors::kRed});
   lines.push_back({"colours from " + number(info.scale_low) + " to " + number(info.scale_high), Colors::kQuiet});
   const std::string shown = info.complete ? "all " + grouped(info.values_total) + " values"
                                           : grouped(s.count) + " of " + grouped(info.values_total) + " values" +

@@ -72,7 +72,8 @@ const times = (shape) => shape.join("×") || "scalar";
 const plural = (n, word) => `${grouped(n)} ${word}${n === 1 ? "" : "s"}`;
 const rangeText = (s) => (s.min === null || s.max === null ? "" : `${shortNumber(s.min)} … ${shortNumber(s.max)}`);
 const notFinite = (s) =>
-  [s.nans > 0 && `${grouped(s.nans)} NaN`, s.infs > 0 && `${grouped(s.infs)} Inf`].filter(Boolean).join(" ");
+  [s.nans > 0 && `${grouped(s.nans)} NaN`, s.infs > 0 && `${grouped(s.infs)} Inf`,
+   s.beyond_float32 > 0 && `${grouped(s.beyond_float32)} beyond float32`].filter(Boolean).join(" ");
 const absence = (s) => (s.absent_since === null ? "" : `absent since step ${grouped(s.absent_since)}`);
 function sizeText(bytes) {
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {

@@ -1,0 +1,88 @@
+#include "beholder/narrowing.h"
+
+#include <ATen/ops/hypot.h>
+#include <ATen/ops/imag.h>
+#include <ATen/ops/real.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <limits>
+
+namespace beholder {
+namespace {
+
+constexpr float kLeast = std::numeric_limits<float>::denorm_min();
+
+float narrowed(double value) {
+  const auto out = static_cast<float>(value);
+  if (out != 0 && is_finite_bits(out)) return out;
+  if (std::isnan(value)) return std::numeric_limits<float>::quiet_NaN();
+  if (std::isinf(value) || value == 0) return out;
+  if (out == 0) return std::copysign(kLeast, out);
+  return beyond(value > 0 ? 1 : -1);
+}
+
+void narrow_double(const at::Tensor& to, const at::Tensor& from) {
+  if (from.is_cpu() && to.is_cpu()) {
+    const auto* source = static_cast<const double*>(from.data_ptr());
+    auto* target = static_cast<float*>(to.data_ptr());
+    for (int64_t i = 0; i < from.numel(); ++i) target[i] = narrowed(source[i]);
+    return;
+  }
+  to.copy_(from, /*non_blocking=*/true);
+  const at::Tensor over = to.isinf().logical_and_(from.isfinite());
+  make_beyond(to, over.logical_and(from.gt(0)), over.logical_and(from.lt(0)));
+  to.masked_fill_(to.eq(0).logical_and_(from.gt(0)), kLeast).masked_fill_(to.eq(0).logical_and_(from.lt(0)), -kLeast);
+}
+
+/// abs() of LibTorch squares: it is right but where a square leaves the dtype's range.
+void narrow_complex(const at::Tensor& to, at::Tensor from) {
+  if (from.scalar_type() == c10::ScalarType::ComplexHalf) from = from.to(c10::ScalarType::ComplexFloat);  // no abs()
+  const at::Tensor re = at::real(from), im = at::imag(from);
+  at::Tensor size = from.abs();
+  const at::Tensor good = size.isfinite().logical_and_(size.ne(0));
+  const at::Tensor wide = at::where(good, size.to(at::kDouble), at::hypot(re.to(at::kDouble), im.to(at::kDouble)));
+  narrow_double(to, wide.contiguous());
+  // Finite numbers whose magnitude is beyond float64.
+  const at::Tensor over = to.isinf().logical_and_(re.isfinite()).logical_and_(im.isfinite());
+  to.view(at::kInt).masked_fill_(over, static_cast<int32_t>(kAboveBits));
+}
+
+at::Tensor bits_are(const at::Tensor& values, uint32_t bits) {
+  return values.view(at::kInt).eq(static_cast<int32_t>(bits));
+}
+
+}  // namespace
+
+float beyond(int sign) {
+  const uint32_t bits = sign > 0 ? kAboveBits : kBelowBits;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+at::Tensor above_in(const at::Tensor& values) { return bits_are(values, kAboveBits); }
+at::Tensor below_in(const at::Tensor& values) { return bits_are(values, kBelowBits); }
+at::Tensor beyond_in(const at::Tensor& values) { return above_in(values).logical_or_(below_in(values)); }
+
+void make_beyond(const at::Tensor& values, const at::Tensor& above, const at::Tensor& below) {
+  values.view(at::kInt)
+      .masked_fill_(above, static_cast<int32_t>(kAboveBits))
+      .masked_fill_(below, static_cast<int32_t>(kBelowBits));
+}
+
+bool may_be_beyond(c10::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kComplexFloat || dtype == at::kComplexDouble;
+}
+
+void narrow_into(const at::Tensor& to, const at::Tensor& from) {
+  if (c10::isComplexType(from.scalar_type())) {
+    narrow_complex(to, from.to(to.device(), from.scalar_type(), /*non_blocking=*/true));
+  } else if (from.scalar_type() == at::kDouble) {
+    narrow_double(to, from.to(to.device(), at::kDouble, /*non_blocking=*/true));
+  } else {
+    to.copy_(from, /*non_blocking=*/true);
+  }
+}
+
+}  // namespace beholder

@@ -1,0 +1,42 @@
+// Numbers of any dtype as float32, in which they are painted and counted, and what float32 cannot hold. Internal.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace beholder {
+
+/// What stands for a finite number whose magnitude is beyond float32's: NaNs of its own, one a sign. They are counted
+/// by themselves, painted as the ends of the scale, and take no part in any other number.
+constexpr uint32_t kAboveBits = 0x7fc0be70, kBelowBits = 0xffc0be70;
+
+inline bool is_finite_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7f800000U) != 0x7f800000U;
+}
+/// 1 above float32's range, -1 below it, else 0.
+inline int beyond_sign(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits == kAboveBits ? 1 : bits == kBelowBits ? -1 : 0;
+}
+float beyond(int sign);
+
+/// bool, of the shape of float32 `values`: finite numbers beyond float32; those above alone, those below alone.
+at::Tensor beyond_in(const at::Tensor& values);
+at::Tensor above_in(const at::Tensor& values);
+at::Tensor below_in(const at::Tensor& values);
+/// Makes those of float32 `values` beyond float32 where `above` or `below` (bool, of its shape) is true.
+void make_beyond(const at::Tensor& values, const at::Tensor& above, const at::Tensor& below);
+
+/// True for dtypes that have finite numbers, or complex numbers of a magnitude, beyond float32.
+bool may_be_beyond(c10::ScalarType dtype);
+
+/// Writes `from` (n), of any dtype and device, as float32 to `to` (n): the magnitude of complex numbers; a finite
+/// number that is beyond float32 is marked as such, and none but 0 becomes 0. Waits for no device.
+void narrow_into(const at::Tensor& to, const at::Tensor& from);
+
+}  // namespace beholder
