@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -14,6 +15,7 @@
 #include <limits>
 #include <vector>
 
+#include "beholder/narrowing.h"
 #include "beholder/rendering.h"
 
 // Compiled a second time for processors with AVX2, chosen when the program is loaded: twice the width, the same results
@@ -119,6 +121,89 @@ void two_passes(const std::deque<at::Tensor>& entries, int64_t begin, int64_t en
   }
   two_passes_cpu(pointers(entries), begin, end, floats(origin), floats(mean), floats(squares),
                  static_cast<float>(divisor));
+}
+
+/// Variance of finite values whose sums or squares leave float32, from float64. It is never smaller than a part of the
+/// largest square that does not depend on the values, since the first entry is one of them: one pass is as good as two.
+struct Wide {
+  double sum = 0, squares = 0;  // of the distances from the first entry
+  double variance(double count) const { return squares / count - sum / count * (sum / count); }
+};
+
+void mend_overflow_cpu(const std::deque<at::Tensor>& entries, const at::Tensor& shown) {
+  const auto from = pointers(entries);
+  auto* v = floats(shown);
+  const int64_t n = shown.numel();
+  for (int64_t i = 0; i < n; ++i) {
+    if (is_finite_bits(v[i])) continue;
+    Wide wide;
+    bool finite = true;
+    for (const float* x : from) {
+      finite = finite && is_finite_bits(x[i]);
+      const double d = static_cast<double>(x[i]) - from[0][i];
+      wide.sum += d;
+      wide.squares += d * d;
+    }
+    if (finite) v[i] = narrowed(wide.variance(static_cast<double>(from.size())));
+  }
+}
+
+void mend_overflow_device(const std::deque<at::Tensor>& entries, const at::Tensor& shown) {
+  const auto count = static_cast<int64_t>(entries.size());
+  const int64_t n = shown.numel(), part = std::max<int64_t>(1, History::kExactValues / count);
+  for (int64_t begin = 0; begin < n; begin += part) {
+    const int64_t size = std::min(part, n - begin);
+    std::vector<at::Tensor> parts;
+    for (const auto& entry : entries) parts.push_back(entry.narrow(0, begin, size));
+    const at::Tensor distances = at::stack(parts).to(at::kDouble).sub_(parts[0].to(at::kDouble));
+    const at::Tensor mean = distances.sum(0).div_(static_cast<double>(count));
+    const at::Tensor wide =
+        distances.square_().sum(0).div_(static_cast<double>(count)).sub_(mean.square());  // NaN where not all finite
+    const at::Tensor narrow = at::empty({size}, shown.options());
+    narrow_into(narrow, wide);
+    const at::Tensor target = shown.narrow(0, begin, size);
+    target.copy_(at::where(target.isfinite().logical_or_(wide.isfinite().logical_not_()), target, narrow));
+  }
+}
+
+/// What is not finite in `shown`, the variance of `entries`, though they are.
+void mend_overflow(const std::deque<at::Tensor>& entries, const at::Tensor& shown) {
+  if (shown.is_cpu()) {
+    mend_overflow_cpu(entries, shown);
+  } else {
+    mend_overflow_device(entries, shown);
+  }
+}
+
+/// Marks the changes that are beyond float32 in `shown` = `now` - `before`. `beyond`: some of the values may be, too.
+void mark_changes(const at::Tensor& shown, const at::Tensor& now, const at::Tensor& before, bool beyond) {
+  if (shown.is_cpu()) {
+    auto* v = floats(shown);
+    const float *x = floats(now), *y = floats(before);
+    for (int64_t i = 0; i < shown.numel(); ++i) {
+      if (is_finite_bits(v[i]) || is_absent(v[i])) continue;
+      const int of_now = beyond_sign(x[i]), of_before = beyond_sign(y[i]);
+      if (!(of_now != 0 || is_finite_bits(x[i])) || !(of_before != 0 || is_finite_bits(y[i]))) {
+        if (!std::isinf(v[i])) v[i] = std::numeric_limits<float>::quiet_NaN();
+      } else {
+        v[i] = beholder::beyond(of_now != 0 ? of_now : of_before != 0 ? -of_before : v[i] > 0 ? 1 : -1);
+      }
+    }
+    return;
+  }
+  if (!beyond) {
+    const at::Tensor over = shown.isinf().logical_and_(now.isfinite()).logical_and_(before.isfinite());
+    make_beyond(shown, over.logical_and(shown.gt(0)), over.logical_and(shown.lt(0)));
+    return;
+  }
+  const at::Tensor known = beyond_in(now).logical_or_(beyond_in(before)).logical_not_();
+  const at::Tensor x = clamped(now), y = clamped(before);
+  const at::Tensor finite = x.isfinite().logical_and_(y.isfinite());
+  at::Tensor up = above_in(now).logical_or_(below_in(before).logical_and_(below_in(now).logical_not_()));
+  up.logical_or_(known.logical_and(shown.gt(0)));
+  const at::Tensor over = finite.logical_and_(shown.isfinite().logical_not_());
+  shown.masked_fill_(beyond_in(shown), std::numeric_limits<double>::quiet_NaN());  // a NaN of what was no number
+  make_beyond(shown, over.logical_and(up), over.logical_and(up.logical_not()));
 }
 
 /// 1 + the length of the run of equal newest entries, at most 255; what `unchanged` starts with.
@@ -270,10 +355,11 @@ void History::remap(int64_t count, const std::vector<Moved>& moved) {
     for (const Moved& run : moved) to.narrow(0, run.to, run.count).copy_(from.narrow(0, run.from, run.count));
     return to;
   };
-  const bool kept = !entries_.empty();  // latest_ is the newest of them
+  const bool kept = !entries_.empty();
+  const bool same = kept && entries_.back().is_same(latest_);  // not where its copy is clamped
   for (auto& entry : entries_) entry = elsewhere(entry);
   if (previous_.defined()) previous_ = elsewhere(previous_);
-  latest_ = kept ? entries_.back() : elsewhere(latest_);
+  latest_ = same ? entries_.back() : elsewhere(latest_);
   shown_ = origin_ = mean_ = squares_ = peak_ = unchanged_ = at::Tensor();
   spare_.clear();
 }
@@ -282,7 +368,8 @@ void History::backfill(const at::Tensor& values) {
   if (entries_.empty() || !latest_.defined() || latest_.sizes() != values.sizes()) return;
   const at::NoGradGuard no_grad;
   const auto known_now = absent_in(latest_).logical_and_(absent_in(values).logical_not_());
-  for (auto& entry : entries_) entry.copy_(at::where(known_now, values, entry));
+  const at::Tensor past = entries_.back().is_same(latest_) ? values : clamped(values);
+  for (auto& entry : entries_) entry.copy_(at::where(known_now, past, entry));
   if (previous_.defined()) previous_.copy_(at::where(known_now, values, previous_));
   origin_ = at::Tensor();  // the running form begins anew
 }
@@ -300,14 +387,22 @@ void History::retire(at::Tensor tensor) {
   if (tensor.defined() && spare_.size() < 3) spare_.push_back(std::move(tensor));
 }
 
-at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_size) {
+at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_size, bool beyond) {
   const at::NoGradGuard no_grad;
   const bool other =
       !entries_.empty() && (entries_.back().sizes() != values.sizes() || entries_.back().device() != values.device());
   if (other) clear();
   switch (mode) {
-    case Mode::Variance: latest_ = values; return variance(std::move(values), window_size);
-    case Mode::Change: latest_ = values; return change(std::move(values), step);
+    case Mode::Variance: {
+      latest_ = values;
+      const at::Tensor shown = variance(beyond ? clamped(values) : values, window_size);
+      if (beyond) {  // of a value that is not known exactly nothing is known
+        const at::Tensor above = beyond_in(values).logical_and_(shown.isnan().logical_not_());
+        make_beyond(shown, above, above.logical_not().zero_());
+      }
+      return shown;
+    }
+    case Mode::Change: latest_ = values; return change(std::move(values), step, beyond);
     case Mode::Current: break;
   }
   if (!entries_.empty()) clear();
@@ -316,16 +411,18 @@ at::Tensor History::push(at::Tensor values, int64_t step, Mode mode, int window_
   return values;
 }
 
-at::Tensor History::change(at::Tensor values, int64_t step) {
+at::Tensor History::change(at::Tensor values, int64_t step, bool beyond) {
   if (!shown_.defined() || shown_.sizes() != values.sizes() || shown_.device() != values.device()) {
     shown_ = at::empty_like(values);
   }
   if (entries_.empty()) {
     shown_.zero_();
     shown_.masked_fill_(values.isfinite().logical_not_(), std::numeric_limits<float>::quiet_NaN());
+    if (beyond) make_beyond(shown_, above_in(values), below_in(values));
     change_steps_ = 0;
   } else {
     at::sub_out(shown_, values, entries_.back());
+    mark_changes(shown_, values, entries_.back(), beyond);
     change_steps_ = step - previous_step_;
     retire(std::move(previous_));
     previous_ = entries_.back();
@@ -355,6 +452,7 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
   if (count <= kExactEntries || count * n <= kExactValues) {
     origin_ = at::Tensor();
     two_passes(entries_, 0, n, /*origin=*/at::Tensor(), /*mean=*/at::Tensor(), shown_, count);
+    mend_overflow(entries_, shown_);
     retire(std::move(removed));
     return shown_;
   }
@@ -365,6 +463,7 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
     two_passes(entries_, 0, n, origin_, mean_, squares_, 1);
     const auto bytes = at::empty({n}, shown_.options().dtype(at::kByte));
     shown_.copy_(squares_).mul_(1.0F / static_cast<float>(count));
+    mend_overflow(entries_, shown_);
     if (shown_.is_cpu()) {
       peak_ = bytes;
       peaks_cpu(squares_, 0, n, peak_);
@@ -397,10 +496,16 @@ at::Tensor History::variance(at::Tensor values, int window_size) {
     run_cpu(entries, running, n);
     two_passes_cpu(entries, begin, end, running.origin, running.mean, running.squares, 1);
     peaks_cpu(squares_, begin, end, peak_);
+    mend_overflow(entries_, shown_);
     removed = at::Tensor();
   } else {
     const at::Tensor& newest = entries_[entries_.size() - 2];
     run_device(added, newest, removed, origin_, mean_, squares_, unchanged_, shown_, count);
+    if (mend_) mend_overflow(entries_, shown_);
+    // Of the first picture with an overflow it is known only when it is done; a sum of squares is infinite for no other
+    // reason.
+    const at::Tensor over = shown_.isinf();
+    make_beyond(shown_, over, over.logical_not().zero_());
     if (end > begin) two_passes(entries_, begin, end, origin_, mean_, squares_, 1);
   }
   retire(std::move(removed));

@@ -18,7 +18,9 @@ namespace beholder {
 /// its pixels are equal. Longer windows of many values use a running mean and sum of squared deviations (Welford 1962,
 /// with replacement of the oldest entry), whose cost does not depend on the window; each picture recomputes a part of
 /// the values in two passes, so that no rounding error outlives the window. A value that did not change within the
-/// window has variance exactly 0; one that was not finite within the window has variance NaN.
+/// window has variance exactly 0; one that was not finite within the window has variance NaN. Finite values have a
+/// finite variance and a finite change, whatever their squares are in float32; where the result, or the value itself,
+/// is beyond float32, it is marked so (narrowing.h).
 class History {
  public:
   /// 16 MiB of float32: two passes over them take a millisecond or two.
@@ -44,7 +46,12 @@ class History {
   at::Tensor buffer(int64_t count, c10::Device device);
 
   /// Takes `values`, float32 (n), and returns what is shown, float32 (n): in mode current the values themselves.
-  at::Tensor push(at::Tensor values, int64_t step, Mode mode, int window_size);
+  /// `beyond`: some of the values may be marked as beyond float32.
+  at::Tensor push(at::Tensor values, int64_t step, Mode mode, int window_size, bool beyond = false);
+
+  /// Tells what push() returned last: whether any of it was not finite, or beyond float32. Other devices, where to look
+  /// would be to wait, then compute such values of the next variance anew.
+  void note(bool not_finite) { mend_ = not_finite; }
 
   /// Entries in the window (variance), 1 or 2 pictures (change), else 0.
   int size() const { return static_cast<int>(entries_.size()); }
@@ -54,7 +61,7 @@ class History {
   const at::Tensor& previous() const { return previous_; }
 
  private:
-  at::Tensor change(at::Tensor values, int64_t step);
+  at::Tensor change(at::Tensor values, int64_t step, bool beyond);
   at::Tensor variance(at::Tensor values, int window_size);
   void retire(at::Tensor tensor);
 
@@ -68,6 +75,7 @@ class History {
   at::Tensor squares_;        // float32 (n): sum of squared deviations
   at::Tensor unchanged_;      // uint8 (n): pictures since the value changed (other devices)
   at::Tensor peak_;           // uint8 (n): exponent of the largest sum of squares since it was last exact (CPU)
+  bool mend_ = false;         // see note()
   int64_t refresh_ = 0;       // which part is recomputed next
 };
 

@@ -13,15 +13,6 @@ namespace {
 
 constexpr float kLeast = std::numeric_limits<float>::denorm_min();
 
-float narrowed(double value) {
-  const auto out = static_cast<float>(value);
-  if (out != 0 && is_finite_bits(out)) return out;
-  if (std::isnan(value)) return std::numeric_limits<float>::quiet_NaN();
-  if (std::isinf(value) || value == 0) return out;
-  if (out == 0) return std::copysign(kLeast, out);
-  return beyond(value > 0 ? 1 : -1);
-}
-
 void narrow_double(const at::Tensor& to, const at::Tensor& from) {
   if (from.is_cpu() && to.is_cpu()) {
     const auto* source = static_cast<const double*>(from.data_ptr());
@@ -61,6 +52,15 @@ float beyond(int sign) {
   return value;
 }
 
+float narrowed(double value) {
+  const auto out = static_cast<float>(value);
+  if (out != 0 && is_finite_bits(out)) return out;
+  if (std::isnan(value)) return std::numeric_limits<float>::quiet_NaN();
+  if (std::isinf(value) || value == 0) return out;
+  if (out == 0) return std::copysign(kLeast, out);
+  return beyond(value > 0 ? 1 : -1);
+}
+
 at::Tensor above_in(const at::Tensor& values) { return bits_are(values, kAboveBits); }
 at::Tensor below_in(const at::Tensor& values) { return bits_are(values, kBelowBits); }
 at::Tensor beyond_in(const at::Tensor& values) { return above_in(values).logical_or_(below_in(values)); }
@@ -69,6 +69,11 @@ void make_beyond(const at::Tensor& values, const at::Tensor& above, const at::Te
   values.view(at::kInt)
       .masked_fill_(above, static_cast<int32_t>(kAboveBits))
       .masked_fill_(below, static_cast<int32_t>(kBelowBits));
+}
+
+at::Tensor clamped(const at::Tensor& values) {
+  constexpr double most = std::numeric_limits<float>::max();
+  return values.masked_fill(above_in(values), most).masked_fill_(below_in(values), -most);
 }
 
 bool may_be_beyond(c10::ScalarType dtype) {

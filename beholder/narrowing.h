@@ -32,6 +32,12 @@ at::Tensor below_in(const at::Tensor& values);
 /// Makes those of float32 `values` beyond float32 where `above` or `below` (bool, of its shape) is true.
 void make_beyond(const at::Tensor& values, const at::Tensor& above, const at::Tensor& below);
 
+/// float32 `values` with what is beyond float32 replaced by float32's largest number of that sign, in memory of its
+/// own.
+at::Tensor clamped(const at::Tensor& values);
+/// float32 of float64 `value`, with what is beyond float32 marked; 0 only where it is 0.
+float narrowed(double value);
+
 /// True for dtypes that have finite numbers, or complex numbers of a magnitude, beyond float32.
 bool may_be_beyond(c10::ScalarType dtype);
 

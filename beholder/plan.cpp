@@ -419,7 +419,7 @@ void load_gather_kernels(const Plan& plan) {
 /// Bytes that one shown value costs: staging, values, history, and the renderer's own.
 int64_t bytes_per_value(const Settings& settings, bool on_cpu) {
   const int64_t running = settings.window_size > History::kExactEntries ? 13 : 0;  // origin, mean, squares, and a byte
-  const int64_t history = settings.mode == Mode::Variance ? 4 * (settings.window_size + 4) + running
+  const int64_t history = settings.mode == Mode::Variance ? 4 * (settings.window_size + 5) + running
                           : settings.mode == Mode::Change ? 8
                                                           : 0;
   return kSlots * 8 + 8 + history + (on_cpu ? 4 : 64);

@@ -183,7 +183,9 @@ void ViewRenderer::render(std::shared_ptr<const Plan> plan, size_t view, const S
     fill_absent(values);
     history_.backfill(values);
   }
-  shown_ = history_.push(values, capture.step, mode_of(settings_), settings_.window_size);
+  const auto& groups = plan_->groups;
+  const bool beyond = std::any_of(groups.begin(), groups.end(), [](const auto& g) { return may_be_beyond(g.dtype); });
+  shown_ = history_.push(values, capture.step, mode_of(settings_), settings_.window_size, beyond);
   if (!whole) blank_absent(values, shown_);
   paint();
 }
@@ -418,10 +420,13 @@ std::shared_ptr<Picture> ViewRenderer::finish() {
   }
   const auto* numbers = reinterpret_cast<const SectionNumbers*>(numbers_.data());
   double all_min = std::numeric_limits<double>::infinity(), all_max = -all_min;
+  bool not_finite = false;
   for (size_t i = 0; i < view.sections.size(); ++i) {
     all_min = std::min(all_min, numbers[i].min);
     all_max = std::max(all_max, numbers[i].max);
+    not_finite = not_finite || numbers[i].nans + numbers[i].infs + numbers[i].beyond > 0;
   }
+  history_.note(not_finite);
   const bool change = mode_of(settings_) == Mode::Change;
   const RenderTask task{
       view,        shown_, change ? history.previous : at::Tensor(), range_of(settings_, mode_of(settings_)),

@@ -24,6 +24,8 @@
 
 #include "beholder/beholder.h"
 #include "beholder/graph_capture.h"
+#include "beholder/history.h"
+#include "beholder/narrowing.h"
 #include "beholder/still_renderer.h"
 #include "catch.h"
 #include "fake_device/fake_device.h"
@@ -189,7 +191,9 @@ std::string differing_numbers(const Picture& found, const Picture& expected) {
     // (Sums of squares differ in their order of summation; a small deviation is the difference of two large sums.)
     const bool equal_std = near(a.std * a.std, b.std * b.std, reach * reach);
     if (f.name != e.name) return "name: " + f.name + " instead of " + e.name;
-    if (a.count != b.count || a.zeros != b.zeros || a.nans != b.nans || a.infs != b.infs) return f.name + ": counts";
+    if (a.count != b.count || a.zeros != b.zeros || a.nans != b.nans || a.infs != b.infs || a.beyond != b.beyond) {
+      return f.name + ": counts";
+    }
     if (!near(a.min, b.min, 0) || !near(a.max, b.max, 0)) return f.name + ": min or max";
     if (!near(a.mean, b.mean, reach)) return f.name + ": mean";
     if (!equal_std) return f.name + ": std";
@@ -1245,6 +1249,8 @@ std::vector<NamedTensor> everything(int64_t step, const c10::Device& device) {
       {"rank 5", put(torch::randn({2, 3, 4, 5, 6}))},
       {"rank 0", put(torch::randn({}))},
       {"float64", put(torch::randn({7, 9}, torch::kDouble).mul_(1e30))},
+      {"beyond float32", put(torch::randn({7, 9}, torch::kDouble).mul_(step % 2 ? 1e300 : 1e38))},
+      {"complex beyond float32", put(torch::complex(torch::randn({5, 8}), torch::randn({5, 8})).mul_(2e38))},
       {"float16", put(torch::randn({12, 20}).to(torch::kHalf))},
       {"bfloat16", put(torch::randn({12, 20}).to(torch::kBFloat16))},
       {"int64", put(torch::randint(-1000, 1000, {11, 13}, torch::kLong))},
@@ -1349,6 +1355,43 @@ TEST_CASE("the device's pictures equal the CPU's: solo, filters, nothing, frames
     }
   }
   CHECK(fake_device::races().size() == 0);
+}
+
+TEST_CASE("a device's variance of large values is exact, or said to be beyond float32") {
+  fake_device::reset();
+  constexpr int kWindow = 8;
+  for (const int64_t n : {int64_t{100}, History::kExactValues / 7}) {  // both forms
+    History history;
+    std::vector<Tensor> steps;
+    for (int t = 0; t < 3 * kWindow; ++t) {
+      Tensor x = torch::rand({n});
+      auto* v = x.data_ptr<float>();
+      const double at = t % 5 - 2.0;
+      v[0] = static_cast<float>(1.6e19 * at);              // squares beyond float32, their mean mostly not
+      v[1] = static_cast<float>(1e38 * at);                // variance beyond float32
+      v[2] = 3.3e38F;                                      // constant
+      v[3] = 3.3e38F + static_cast<float>(t % 3) * 3e31F;  // sums beyond float32, variance far within
+      v[4] = t == 10 ? 1e30F : 2.0F + static_cast<float>(t % 2);
+      steps.push_back(x);
+      const Tensor shown =
+          history.push(x.to(fake_device::device()), t, Mode::Variance, kWindow).narrow(0, 0, 6).to(kCpu);
+      history.note(!shown.isfinite().all().item<bool>());
+      INFO("n " << n << ", step " << t);
+      const auto first = static_cast<size_t>(std::max(0, t + 1 - kWindow));
+      const Tensor window = torch::stack(std::vector<Tensor>(steps.begin() + static_cast<int64_t>(first), steps.end()));
+      const Tensor expected = window.narrow(1, 0, 6).to(torch::kDouble).var(0, /*unbiased=*/false);
+      for (int64_t i = 0; i < 6; ++i) {
+        INFO("place " << i);
+        const double right = expected[i].item<double>();
+        const auto got = shown[i].item<float>();
+        if (right > std::numeric_limits<float>::max()) {
+          CHECK(beyond_sign(shown.data_ptr<float>()[i]) == 1);
+        } else {
+          CHECK(std::abs(got - right) <= 1e-3 * right + 1e-6);
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("the device's variance equals the CPU's over a long window of many values") {

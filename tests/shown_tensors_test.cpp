@@ -16,6 +16,7 @@
 
 #include "beholder/colormaps.h"
 #include "beholder/history.h"
+#include "beholder/narrowing.h"
 #include "beholder/still_renderer.h"
 #include "catch.h"
 
@@ -109,6 +110,18 @@ void check_shown_like_plain(const at::Tensor& tensor, Kind kind = Kind::Array) {
       if (info.complete) check_statistics(info, tensor);
     }
   }
+}
+
+/// Population variance of the entries [first, last) at place i, in float64.
+double reference_variance(const std::vector<at::Tensor>& steps, size_t first, size_t last, int64_t i) {
+  double mean = 0, squares = 0;
+  for (size_t t = first; t < last; ++t) mean += static_cast<const float*>(steps[t].data_ptr())[i];
+  mean /= static_cast<double>(last - first);
+  for (size_t t = first; t < last; ++t) {
+    const double d = static_cast<const float*>(steps[t].data_ptr())[i] - mean;
+    squares += d * d;
+  }
+  return squares / static_cast<double>(last - first);
 }
 
 at::Tensor some(at::IntArrayRef sizes) { return torch::randn(sizes) * 3 + 0.5; }
@@ -570,6 +583,71 @@ TEST_CASE("change is the signed difference to the picture before, symmetric arou
   CHECK_FALSE(zeros.render({{"x", torch::ones({3})}}, 1)->sections[0].relative_change);
 }
 
+TEST_CASE("finite values have a finite change and variance, or are said to be beyond float32") {
+  const float most = std::numeric_limits<float>::max();
+  const at::Tensor up = torch::tensor({most, -most, 1e20F, 1.0F, kInf}),
+                   down = torch::tensor({-most, most, 0.0F, 2.0F, 1.0F});
+  for (const Mode mode : {Mode::Change, Mode::Variance}) {
+    for (const bool wide : {false, true}) {  // with a value beyond float32 beside them
+      INFO(to_string(mode) << ", " << wide);
+      StillRenderer renderer(classic(Scaling::Section, mode));
+      std::vector<NamedTensor> first = {{"x", down}}, second = {{"x", up}};
+      if (wide) {
+        first.push_back({"w", torch::tensor({1e300, -1e300, 1e300, 3.0, kInf + 0.0, 4.0}, at::kDouble)});
+        second.push_back({"w", torch::tensor({2.0, 2.0, 2e300, 1e300, 1e300, 5.0}, at::kDouble)});
+      }
+      renderer.render(first, 1);
+      const auto picture = renderer.render(second, 2);
+      const Statistics& s = picture->sections[0].statistics;
+      CHECK(s.beyond == (mode == Mode::Change ? 2 : 3));
+      CHECK(s.infs == (mode == Mode::Change ? 1 : 0));
+      CHECK(s.nans == (mode == Mode::Change ? 0 : 1));
+      CHECK(s.max == (mode == Mode::Change ? static_cast<double>(1e20F) : 0.25));
+      if (!wide) continue;
+      const Statistics& w = picture->sections[1].statistics;
+      CHECK(w.beyond == 4);
+      CHECK(w.infs == 0);
+      CHECK(w.nans == 1);
+      CHECK(w.max == (mode == Mode::Change ? 1 : 0.25));
+    }
+  }
+}
+
+TEST_CASE("variance of large values is exact where float32's squares and sums of them are not") {
+  // In both forms: few values, and so many that a running sum is kept.
+  for (const int64_t n : {int64_t{100}, History::kExactValues / 7}) {
+    History history;
+    std::vector<at::Tensor> steps;
+    const int window = 8;
+    for (int t = 0; t < 24; ++t) {
+      at::Tensor x = torch::rand({n});
+      auto* v = static_cast<float*>(x.data_ptr());
+      const double at = t % 5 - 2.0;
+      v[0] = static_cast<float>(1.6e19 * at);  // squares beyond float32, their mean is not (up to its last window)
+      v[1] = static_cast<float>(1e38 * at);    // variance beyond float32
+      v[2] = 3.3e38F;                          // constant
+      v[3] = 3.3e38F + static_cast<float>(t % 3) * 3e31F;         // sums beyond float32, variance far within
+      v[4] = t == 10 ? 1e30F : 2.0F + static_cast<float>(t % 2);  // once
+      steps.push_back(x);
+      at::Tensor values = history.buffer(n, at::kCPU);
+      values.copy_(x);
+      const at::Tensor shown = history.push(values, t, Mode::Variance, window);
+      const auto* got = static_cast<const float*>(shown.data_ptr());
+      INFO("n " << n << ", step " << t);
+      for (int64_t i = 0; i < 6; ++i) {
+        INFO("place " << i);
+        const size_t first = static_cast<size_t>(std::max(0, t + 1 - window));
+        const double expected = reference_variance(steps, first, steps.size(), i);
+        if (expected > std::numeric_limits<float>::max()) {
+          CHECK(beyond_sign(got[i]) == 1);
+        } else {
+          CHECK(std::abs(got[i] - expected) <= 1e-3 * expected + 1e-6);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("the history starts anew when what is shown is something else, and only then") {
   Options options = classic(Scaling::Section, Mode::Variance);
   options.settings.window_size = 5;
@@ -624,18 +702,6 @@ TEST_CASE("the history starts anew when what is shown is something else, and onl
 }
 
 namespace {
-
-/// Population variance of the entries [first, last) at place i, in float64.
-double reference_variance(const std::vector<at::Tensor>& steps, size_t first, size_t last, int64_t i) {
-  double mean = 0, squares = 0;
-  for (size_t t = first; t < last; ++t) mean += static_cast<const float*>(steps[t].data_ptr())[i];
-  mean /= static_cast<double>(last - first);
-  for (size_t t = first; t < last; ++t) {
-    const double d = static_cast<const float*>(steps[t].data_ptr())[i] - mean;
-    squares += d * d;
-  }
-  return squares / static_cast<double>(last - first);
-}
 
 /// Random steps with what is hard: place 0 never changes; 1 jumps from 1e10 to 1; 2 is NaN once; 3 infinite once; 4
 /// changes once; 5 shrinks by half at each step; 6 is far from 0.
