@@ -28,10 +28,11 @@ std::string lower(std::string text) {
   return text;
 }
 
-/// As it is compared.
+/// As it is compared: "gpu.example.org." is the same name written in full.
 std::string plain(const std::string& name) {
   const bool brackets = name.size() > 2 && name.front() == '[' && name.back() == ']';
-  return lower(brackets ? name.substr(1, name.size() - 2) : name);
+  if (brackets) return lower(name.substr(1, name.size() - 2));
+  return lower(name.size() > 1 && name.back() == '.' ? name.substr(0, name.size() - 1) : name);
 }
 
 bool contains(const std::vector<std::string>& names, const std::string& name) {
@@ -103,7 +104,7 @@ std::string host_name(const std::string& host_and_port) {
   }
   const bool good_port = port.empty() || (port[0] == ':' && port.size() <= 6 &&
                                           port.find_first_not_of("0123456789", 1) == std::string::npos);
-  return good_port ? lower(name) : std::string();
+  return good_port ? plain(name) : std::string();
 }
 
 bool is_host_name(const std::string& name) {

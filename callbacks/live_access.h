@@ -16,8 +16,8 @@ bool equal_in_constant_time(const std::string& a, const std::string& b);
 /// "localhost", 127.x.x.x or ::1.
 bool is_loopback_name(const std::string& name);
 
-/// The name in a Host header or an Origin's authority: without the port and an IPv6 address's brackets, lower case;
-/// empty where it is malformed.
+/// The name in a Host header or an Origin's authority: without the port, an IPv6 address's brackets and the dot at the
+/// end of a name in full, lower case; empty where it is malformed.
 std::string host_name(const std::string& host_and_port);
 
 /// Whether this can be the name or the IP address of a machine, without a port: letters, digits, '-', '_' and '.'; an

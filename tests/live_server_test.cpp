@@ -1299,6 +1299,16 @@ TEST_CASE("a server that the network may ask answers to its machine's names, and
     }
   }
   CHECK(is_own_host("a-name-of-it", own_names("A-name-of-it", {})));
+  // A name in full, as it stands in some resolvers' files and in some links.
+  for (const std::string& good : {host + ".", host + ".:6007", full + ".", std::string("hub.example.:80"),
+                                  std::string("dotted.example"), std::string("localhost.")}) {
+    INFO(good);
+    CHECK(is_own_host(good, own_names("0.0.0.0", {"hub.example", "dotted.example."})));
+  }
+  for (const char* bad : {".", "..", "hub.example..", "evil.example.", ":80", ".:80"}) {
+    INFO(bad);
+    CHECK_FALSE(is_own_host(bad, own_names("0.0.0.0", {"hub.example"})));
+  }
   // Loopback alone has no other names, whatever the machine is called.
   CHECK(own_names("127.0.0.1", {}).own.empty());
   CHECK(own_names("LOCALHOST", {}).own.empty());
