@@ -1,8 +1,17 @@
 // The viewer without its window: key codes, where the picture stands, how it travels, and what it reads from a server.
+#include <httplib.h>
+
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <functional>
+#include <mutex>
+#include <opencv2/imgcodecs.hpp>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "catch.h"
 #include "tools/live_client.h"
@@ -186,14 +195,87 @@ TEST_CASE("targets: a folder, or the URL that a training prints") {
   CHECK(url.host == "127.0.0.1");
   CHECK(url.port == 6007);
   CHECK(url.token == "abc_DEF-1");
-  CHECK(parse_live_target("http://localhost:6007/page?x=1&token=t&y=2").token == "t");
+  CHECK(url.path.empty());
+  const LiveTarget page = parse_live_target("http://localhost:6007/page?mytoken=x&x=1&token=t&y=2#token=z");
+  CHECK(page.token == "t");
+  CHECK(page.path.empty());
+  CHECK(parse_live_target("http://localhost:6007?token=t").path.empty());
+  const LiveTarget below = parse_live_target("http://hub.example/user/me/proxy/6007/?token=t");
+  CHECK(below.host == "hub.example");
+  CHECK(below.port == 80);
+  CHECK(below.path == "/user/me/proxy/6007");
+  CHECK(parse_live_target("http://[::1]:1/a/token=no/b?token=t#/c/d").path == "/a/token=no");
+  CHECK(parse_live_target("http://[::1]:1/a/token=no/b?token=t").token == "t");
   CHECK(parse_live_target("http://[::1]:6007/?token=t").host == "::1");
-  for (const char* wrong : {"", "https://localhost:6007/?token=t", "http://localhost:6007/", "http://:6007/?token=t",
-                            "http://localhost:99999/?token=t", "http://localhost:x/?token=t",
-                            "http://localhost:6007/?token=", "http://localhost:6007/?token=a\r\nHost: b"}) {
+  for (const char* wrong :
+       {"", "https://localhost:6007/?token=t", "http://localhost:6007/", "http://:6007/?token=t",
+        "http://localhost:99999/?token=t", "http://localhost:x/?token=t",
+        "http://localhost:6007/?token=", "http://localhost:6007/?token=a\r\nHost: b",
+        "http://localhost:6007/a b/?token=t", "http://localhost:6007/token=t/", "http://localhost:6007/?mytoken=t"}) {
     INFO(wrong);
     CHECK_THROWS_AS(parse_live_target(wrong), std::invalid_argument);
   }
+}
+
+TEST_CASE("a URL below the path of a proxy is asked below that path for everything") {
+  const std::string prefix = "/user/me/proxy/6007";
+  std::mutex mutex;
+  std::set<std::string> asked;
+  httplib::Server proxy;
+  const auto answered = [&](const httplib::Request& request) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    asked.insert(request.path);
+  };
+  proxy.set_pre_routing_handler([&](const httplib::Request& request, httplib::Response&) {
+    answered(request);
+    return httplib::Server::HandlerResponse::Unhandled;
+  });
+  proxy.Get(prefix + "/state", [](const httplib::Request&, httplib::Response& response) {
+    response.set_content(R"({"run": {"nonce": "0a"}, "settings": {}, "picture": null})", "application/json");
+  });
+  proxy.Get(prefix + "/frame", [](const httplib::Request& request, httplib::Response& response) {
+    if (request.get_param_value("after") != "0") {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      response.status = 204;
+      return;
+    }
+    response.set_header("X-Beholder-Sequence", "1");
+    std::vector<uint8_t> png;
+    cv::imencode(".png", cv::Mat(1, 2, CV_8UC3, cv::Scalar(3, 2, 1)), png);
+    response.set_content(reinterpret_cast<const char*>(png.data()), png.size(), "image/png");
+  });
+  proxy.Get(prefix + "/value", [](const httplib::Request&, httplib::Response& response) {
+    response.set_content(R"({"section": 3, "index": [1, 2], "value": 0.5})", "application/json");
+  });
+  proxy.Post(prefix + "/action", [](const httplib::Request&, httplib::Response& response) {
+    response.set_content(R"({"path": "a.png"})", "application/json");
+  });
+  const int port = proxy.bind_to_any_port("127.0.0.1");
+  REQUIRE(port > 0);
+  std::thread thread([&] { proxy.listen_after_bind(); });
+  {
+    LiveClient client(parse_live_target("http://127.0.0.1:" + std::to_string(port) + prefix + "/?token=t"));
+    const auto wait_for = [](const std::function<bool()>& condition) {
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (!condition() && std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+      return condition();
+    };
+    if (wait_for([&] { return client.view()->pixels != nullptr; })) {
+      CHECK(client.view()->pixels->rgb == std::vector<uint8_t>{1, 2, 3, 1, 2, 3});
+      CHECK(client.view()->where == "127.0.0.1:" + std::to_string(port) + prefix);
+      client.point_at(1, 0, 0);
+      CHECK(wait_for([&] { return client.pointed() && client.pointed()->value; }));
+      client.act("snapshot", 0);
+      CHECK(wait_for([&] { return client.answer() && client.answer()->text == "saved a.png"; }));
+    } else {
+      FAIL_CHECK("no picture came");
+    }
+  }
+  proxy.stop();
+  thread.join();
+  CHECK(asked == std::set<std::string>{prefix + "/action", prefix + "/frame", prefix + "/state", prefix + "/value"});
 }
 
 TEST_CASE("a state is read into the core's own types") {

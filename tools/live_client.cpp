@@ -35,8 +35,9 @@ struct Endpoint {
   int port = 0;
   std::string nonce;      // empty: not known yet
   std::string directory;  // of its live.json; empty for a URL
+  std::string path;       // see LiveTarget
   friend bool operator==(const Endpoint& a, const Endpoint& b) {
-    return a.host == b.host && a.port == b.port && a.token == b.token;
+    return a.host == b.host && a.port == b.port && a.token == b.token && a.path == b.path;
   }
 };
 
@@ -172,10 +173,19 @@ LiveTarget parse_live_target(const std::string& argument) {
   }
   if (authority.empty()) throw std::invalid_argument(expected + "host");
   target.host = authority;
-  const size_t token = argument.find("token=");
-  if (token == std::string::npos) throw std::invalid_argument(expected + "token");
-  const size_t begin = token + 6;
-  target.token = argument.substr(begin, argument.find_first_of("&#", begin) - begin);
+  const std::string rest = path == std::string::npos ? "" : argument.substr(path, argument.find('#', path) - path);
+  const size_t query = std::min(rest.find('?'), rest.size());
+  // As a browser takes the page's relative addresses: the folder, without its last '/'.
+  const size_t folder_end = rest.substr(0, query).rfind('/');
+  if (folder_end != std::string::npos) target.path = rest.substr(0, folder_end);
+  for (const char c : target.path) {
+    if (c <= ' ' || c == 127) throw std::invalid_argument(expected + "path without spaces");
+  }
+  for (size_t begin = query + 1; begin < rest.size() && target.token.empty();) {
+    const size_t end = std::min(rest.find('&', begin), rest.size());
+    if (rest.compare(begin, 6, "token=") == 0) target.token = rest.substr(begin + 6, end - begin - 6);
+    begin = end + 1;
+  }
   if (target.token.empty() || target.token.find_first_of("\r\n ") != std::string::npos) {
     throw std::invalid_argument(expected + "token");
   }
@@ -251,7 +261,8 @@ struct LiveClient::Shared {
 
   std::optional<Endpoint> find() const;
   bool still_there(const Endpoint& endpoint) const;
-  std::shared_ptr<const LiveState> fetch_state(httplib::Client& client, std::string* problem) const;
+  std::shared_ptr<const LiveState> fetch_state(httplib::Client& client, const Endpoint& endpoint,
+                                               std::string* problem) const;
   void follow();
   void follow(const Endpoint& endpoint);
   void send_actions();
@@ -259,7 +270,7 @@ struct LiveClient::Shared {
 };
 
 std::optional<Endpoint> LiveClient::Shared::find() const {
-  if (target.folder.empty()) return Endpoint{target.host, target.token, target.port, "", ""};
+  if (target.folder.empty()) return Endpoint{target.host, target.token, target.port, "", "", target.path};
   std::optional<LiveRun> run;
   if (target.pid != 0) {
     run = read_live_file(target.folder + "/plugins/beholder");
@@ -269,7 +280,7 @@ std::optional<Endpoint> LiveClient::Shared::find() const {
     run = newest_live_run(target.folder, false);  // it is asked for its state anyway
   }
   if (!run) return std::nullopt;
-  return Endpoint{run->address, run->token, run->port, run->nonce, run->directory};
+  return Endpoint{run->address, run->token, run->port, run->nonce, run->directory, ""};
 }
 
 bool LiveClient::Shared::still_there(const Endpoint& endpoint) const {
@@ -278,8 +289,9 @@ bool LiveClient::Shared::still_there(const Endpoint& endpoint) const {
   return run && run->nonce == endpoint.nonce && process_exists(*run);
 }
 
-std::shared_ptr<const LiveState> LiveClient::Shared::fetch_state(httplib::Client& client, std::string* problem) const {
-  Reply reply = get(client, "/state");
+std::shared_ptr<const LiveState> LiveClient::Shared::fetch_state(httplib::Client& client, const Endpoint& endpoint,
+                                                                 std::string* problem) const {
+  Reply reply = get(client, endpoint.path + "/state");
   if (reply.status == 200) {
     try {
       return std::make_shared<LiveState>(parse_live_state(reply.body));
@@ -316,7 +328,7 @@ void LiveClient::Shared::follow() {
 void LiveClient::Shared::follow(const Endpoint& endpoint) {
   Registered client(*this, endpoint);
   std::string problem;
-  auto state = fetch_state(*client, &problem);
+  auto state = fetch_state(*client, endpoint, &problem);
   if (state && !endpoint.nonce.empty() && state->nonce != endpoint.nonce) state = nullptr;  // another's: a stale file
   if (!state) {
     const bool alive = still_there(endpoint);
@@ -335,7 +347,7 @@ void LiveClient::Shared::follow(const Endpoint& endpoint) {
     v.link = Link::Connected;
     v.problem.clear();
     v.state = state;
-    if (endpoint.nonce.empty()) v.where = endpoint.host + ":" + std::to_string(endpoint.port);
+    if (endpoint.nonce.empty()) v.where = endpoint.host + ":" + std::to_string(endpoint.port) + endpoint.path;
   });
   set_endpoint(endpoint);
 
@@ -348,9 +360,9 @@ void LiveClient::Shared::follow(const Endpoint& endpoint) {
   while (!stopped()) {
     const PictureFormat format = exact_now ? PictureFormat::Png : choice.next(raw_bytes);
     const uint64_t after = shown ? shown->sequence - (exact_now ? 1 : 0) : 0;
-    Reply reply =
-        get(*client, "/frame?after=" + std::to_string(after) + "&revision=" + std::to_string(state->revision) +
-                         "&format=" + to_string(format) + "&timeout_ms=" + std::to_string(kLongPollMs));
+    Reply reply = get(*client, endpoint.path + "/frame?after=" + std::to_string(after) +
+                                   "&revision=" + std::to_string(state->revision) + "&format=" + to_string(format) +
+                                   "&timeout_ms=" + std::to_string(kLongPollMs));
     if (reply.status == 503) {
       if (!pause(milliseconds(1000))) return;
       continue;
@@ -382,7 +394,7 @@ void LiveClient::Shared::follow(const Endpoint& endpoint) {
         age < kIdleStateInterval) {
       continue;
     }
-    auto next = fetch_state(*client, &problem);
+    auto next = fetch_state(*client, endpoint, &problem);
     if (!next) continue;  // the next /frame tells whether the server is there
     state_time = Clock::now();
     state = std::move(next);
@@ -413,7 +425,7 @@ void LiveClient::Shared::send_actions() {
       client = std::make_unique<Registered>(*this, now);
       connected = now;
     }
-    const auto result = (*client)->Post("/action", body, "application/json");
+    const auto result = (*client)->Post((now.path + "/action").c_str(), body, "application/json");
     if (!result) continue;  // follow() says that the server is gone
     LiveAnswer said;
     said.time = Clock::now();
@@ -452,8 +464,8 @@ void LiveClient::Shared::ask_values() {
       client = std::make_unique<Registered>(*this, now);
       connected = now;
     }
-    Reply reply = get(**client, "/value?seq=" + std::to_string(asked.sequence) + "&x=" + std::to_string(asked.x) +
-                                    "&y=" + std::to_string(asked.y));
+    Reply reply = get(**client, now.path + "/value?seq=" + std::to_string(asked.sequence) +
+                                    "&x=" + std::to_string(asked.x) + "&y=" + std::to_string(asked.y));
     if (reply.status == 200) {
       const auto json = nlohmann::json::parse(reply.body, nullptr, false);
       if (json.is_object() && json.contains("index") && json["index"].is_array()) {

@@ -23,8 +23,11 @@ struct LiveTarget {
   int64_t pid = 0;          ///< not 0: only the run of this process, in `folder` itself
   std::string host, token;  ///< where `folder` is empty
   int port = 0;
+  std::string
+      path;  ///< before "/state": empty, or the folder of the URL below which a proxy has the run, "/proxy/6007"
 };
-/// A URL ("http://localhost:6007/?token=..."), or else a folder. Throws std::invalid_argument with what was expected.
+/// A URL ("http://localhost:6007/?token=...", "http://hub/proxy/6007/?token=..."), or else a folder. Throws
+/// std::invalid_argument with what was expected.
 LiveTarget parse_live_target(const std::string& argument);
 
 enum class Link {
