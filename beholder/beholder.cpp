@@ -424,9 +424,12 @@ bool Beholder::Impl::gather_matched(const Plan& plan, const SlotLease& lease) {
   size_t i = 0;
   try {
     for (; i < candidates.size(); ++i) {
+      constexpr size_t kAhead = 4;
+      if (i + kAhead < candidates.size() && places.at(i + kAhead).fit == Fit::Whole)
+        prefetch_values(*index, places.at(i + kAhead).tensor, candidates[i + kAhead].tensor);
       const Places::Place& place = places.at(i);
       if (!is_gathered(place.fit)) continue;
-      if (!plan.tensors[place.tensor].refusal.empty()) continue;
+      if (!index->direct[place.tensor].possible && !plan.tensors[place.tensor].refusal.empty()) continue;
       gather(plan, *index, *lease, place.tensor, candidates[i].tensor, place.fit);
       if (place.renamed) (*lease).present[place.tensor].name = *candidates[i].name;
     }

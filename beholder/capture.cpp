@@ -118,6 +118,30 @@ void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, c
   }
 }
 
+GatherIndex::Direct direct_of(const Plan& plan, const TensorSpec& spec, const std::vector<GatherIndex::Place>& places) {
+  GatherIndex::Direct direct;
+  const size_t rank = spec.sizes.size();
+  if (!spec.refusal.empty() || !spec.dense || !spec.device.is_cpu() || rank > direct.sizes.size() ||
+      places.size() > 1 || plan.slots.empty() || plan.slots.size() > direct.to.size()) {
+    return direct;
+  }
+  direct.dtype = spec.dtype;
+  direct.rank = static_cast<int64_t>(rank);
+  std::copy(spec.sizes.begin(), spec.sizes.end(), direct.sizes.begin());
+  std::copy(spec.strides.begin(), spec.strides.end(), direct.strides.begin());
+  for (const auto& place : places) {
+    const StagedSection& staged = plan.views[place.view].sections[place.section];
+    const auto copy = box_copy_of(staged, static_cast<int64_t>(c10::elementSize(spec.dtype)));
+    if (!copy) return direct;
+    direct.copy = *copy;
+    for (size_t slot = 0; slot < plan.slots.size(); ++slot) {
+      direct.to[slot] = static_cast<char*>(plan.slots[slot]->targets[place.view][place.section].data_ptr());
+    }
+  }
+  direct.possible = true;
+  return direct;
+}
+
 }  // namespace
 
 Slot* acquire_slot(const Plan& plan) {
@@ -142,9 +166,21 @@ GatherIndex::GatherIndex(const Plan& plan) : by_candidate(plan.tensors.size()) {
       by_candidate[plan.views[view].sections[section].candidate].push_back({view, section});
     }
   }
+  for (size_t i = 0; i < plan.tensors.size(); ++i) direct.push_back(direct_of(plan, plan.tensors[i], by_candidate[i]));
+}
+
+bool GatherIndex::Direct::is_as_planned(const at::Tensor& tensor) const {
+  if (!possible || !tensor.defined() || tensor.scalar_type() != dtype || !tensor.is_cpu() || !is_plain(tensor) ||
+      tensor.dim() != rank) {
+    return false;
+  }
+  const int64_t *sizes_now = tensor.sizes().data(), *strides_now = tensor.strides().data();
+  return std::equal(sizes_now, sizes_now + rank, sizes.begin()) &&
+         std::equal(strides_now, strides_now + rank, strides.begin());
 }
 
 Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Candidate& tensor) {
+  if (!tensor.refusal && index.direct[candidate].is_as_planned(tensor.tensor)) return Fit::Whole;
   const TensorSpec& spec = plan.tensors[candidate];
   const Fit fit = spec.fit(tensor);
   if ((fit != Fit::Part && fit != Fit::Larger) || spec.device.is_cpu()) return fit;
@@ -158,6 +194,17 @@ void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candi
             Fit fit) {
   Presence& present = slot.present[candidate];
   present.came = false;
+  const GatherIndex::Direct& direct = index.direct[candidate];
+  if (direct.possible && fit == Fit::Whole) {
+    if (char* const to = direct.to[slot.number]) {
+      if (tensor.storage().nbytes() == 0) throw std::runtime_error("its memory was freed");
+      copy_box(direct.copy, values_of(tensor), to);
+    }
+    present.sizes.clear();
+    present.name.clear();
+    present.came = true;
+    return;
+  }
   for (const auto& place : index.by_candidate[candidate]) {
     gather_section(plan, slot, place.view, place.section, tensor, fit != Fit::Whole);
   }

@@ -2,6 +2,7 @@
 // synchronisation, no lock. (Sparse and quantized tensors are the exception: they are made dense, which allocates.)
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -9,10 +10,16 @@
 #include <utility>
 #include <vector>
 
+#include "beholder/gather_on_cpu.h"
 #include "beholder/plan.h"
 #include "beholder/tensors.h"
 
 namespace beholder {
+
+/// Asks for where its values lie, while something else is done. See prefetch_tensor().
+inline void prefetch_storage(const at::Tensor& tensor) {
+  if (tensor.defined() && tensor.has_storage()) __builtin_prefetch(tensor.storage().unsafeGetStorageImpl());
+}
 
 /// A free slot of the plan that no device still works on, marked Filling; nullptr where there is none.
 Slot* acquire_slot(const Plan& plan);
@@ -44,7 +51,23 @@ struct GatherIndex {
   struct Place {
     size_t view, section;
   };
+  /// What it takes to compare a tensor of this process's memory with the plan and to copy it, close together: after a
+  /// training step nothing of the plan is in the caches. Tensors of many dimensions, and those that are shown in
+  /// several places or as no box, take the long way.
+  struct Direct {
+    static constexpr int64_t kMostDims = 5;
+    bool possible = false;
+    c10::ScalarType dtype = c10::ScalarType::Undefined;
+    int64_t rank = 0;
+    std::array<int64_t, kMostDims> sizes{}, strides{};
+    std::array<char*, kSlots> to{};  ///< in each slot; nullptr where nothing is shown of it
+    BoxCopy copy;
+
+    /// It is exactly as planned. False may also mean that it takes the long way.
+    bool is_as_planned(const at::Tensor& tensor) const;
+  };
   explicit GatherIndex(const Plan& plan);
+  std::vector<Direct> direct;  ///< of each candidate
   std::vector<std::vector<Place>> by_candidate;
   std::unordered_map<std::string, size_t> by_name;  ///< the first of each name
   int64_t showable = 0;                             ///< candidates that can be shown
@@ -57,6 +80,12 @@ Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Cand
 /// device, and notes in the slot what came. REQUIRES is_gathered(fit). Throws what LibTorch throws.
 void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor,
             Fit fit = Fit::Whole);
+
+/// Asks for the first values of a candidate that fits as a Whole.
+inline void prefetch_values(const GatherIndex& index, size_t candidate, const at::Tensor& tensor) {
+  const GatherIndex::Direct& direct = index.direct[candidate];
+  if (direct.possible && direct.to[0]) __builtin_prefetch(values_of(tensor) + direct.copy.offset);
+}
 
 /// Marks the values as filled on every device's current stream.
 void record_filled(Slot& slot);

@@ -243,13 +243,31 @@ void copy_part(const Selection& selection, const std::vector<int64_t>& planned, 
   }
 }
 
-/// Where the tensor's values begin. Not tensor.data_ptr(): it would make a copy-on-write tensor copy itself.
-const char* values_of(const at::Tensor& tensor) {
-  return static_cast<const char*>(tensor.storage().data()) +
-         tensor.storage_offset() * static_cast<int64_t>(tensor.element_size());
+}  // namespace
+
+std::optional<BoxCopy> box_copy_of(const StagedSection& staged, int64_t item_size) {
+  if (staged.box_sizes.empty()) return std::nullopt;
+  BoxCopy copy;
+  copy.offset = staged.box_offset * item_size;
+  copy.item_size = item_size;
+  for (size_t d = 0; d < staged.box_sizes.size(); ++d) {
+    const int64_t count = staged.box_sizes[d], stride = staged.box_strides[d];
+    if (count == 1) continue;
+    if (copy.rank > 0 && copy.strides[copy.rank - 1] == stride * count) {
+      copy.sizes[copy.rank - 1] *= count;
+      copy.strides[copy.rank - 1] = stride;
+      continue;
+    }
+    if (copy.rank == BoxCopy::kMostDims) return std::nullopt;
+    copy.sizes[copy.rank] = count;
+    copy.strides[copy.rank++] = stride;
+  }
+  return copy;
 }
 
-}  // namespace
+void copy_box(const BoxCopy& copy, const char* from, char* to) {
+  copy_box(from + copy.offset, to, copy.sizes, copy.strides, copy.rank, copy.item_size);
+}
 
 void gather_part_on_cpu(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
                         const at::Tensor& target) {

@@ -59,6 +59,7 @@ bool Places::find_in_order(const Plan& plan, const GatherIndex& index, const std
     if (compare_names_ && (plan.tensors[i].name != *candidates[i].name || !same_kind(plan.tensors[i], candidates[i]))) {
       return false;
     }
+    prefetch_storage(candidates[i].tensor);
     places_[i] = {i, fit(plan, index, i, candidates[i])};
     if (whole && places_[i].fit != Fit::Whole) return false;
   }

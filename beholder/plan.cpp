@@ -372,6 +372,7 @@ void upload_indices(ViewPlan& view, const std::vector<TensorSpec>& tensors) {
 void allocate_slots(Plan& plan, int count) {
   for (int i = 0; i < count; ++i) {
     auto slot = std::make_unique<Slot>();
+    slot->number = plan.slots.size();
     for (const auto& group : plan.groups) {
       const auto bytes = group.count * static_cast<int64_t>(c10::elementSize(group.dtype));
       // Values of the CPU that are rendered on a device travel from pinned memory: the render thread does not wait.

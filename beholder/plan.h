@@ -102,6 +102,7 @@ struct Presence {
 struct Slot {
   enum class State : int { Free, Filling, Filled };
   std::atomic<State> state{State::Free};
+  size_t number = 0;  ///< of Plan::slots
   /// One per StagingGroup: (count), its dtype, its device.
   std::vector<at::Tensor> buffers;
   /// views[i]: the part of buffers[...] for sections of the plan, in the order of Plan::staged().

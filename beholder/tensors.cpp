@@ -115,10 +115,17 @@ bool Tensors::detach(const torch::optim::Optimizer& optimizer) {
 }
 
 bool Tensors::refresh(std::chrono::steady_clock::time_point now) {
-  const auto is_gone = [](const Owned& one) { return one.tensor.expired(); };
+  // The first look at them in an update().
+  const auto some_gone = [](const std::vector<Owned>& all) {
+    constexpr size_t kAhead = 8;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (i + kAhead < all.size()) prefetch_tensor(all[i + kAhead].tensor._unsafe_get_target());
+      if (all[i].tensor.expired()) return true;
+    }
+    return false;
+  };
   const bool gone = std::any_of(roots_.begin(), roots_.end(), [](const Root& root) { return root.expired(); }) ||
-                    std::any_of(parameters_.begin(), parameters_.end(), is_gone) ||
-                    std::any_of(buffers_.begin(), buffers_.end(), is_gone);
+                    some_gone(parameters_) || some_gone(buffers_);
   if (!gone && now < next_walk_) return false;
   next_walk_ = now + kWalkEvery;
   const auto parameters = std::move(parameters_), buffers = std::move(buffers_);

@@ -42,6 +42,12 @@ struct Candidate {
   const std::string* refusal = nullptr;  ///< why it is not to be read, where a gather has failed before
 };
 
+/// Asks for what LibTorch knows of a tensor, while something else is done: after a training step it is in no cache.
+inline void prefetch_tensor(const c10::TensorImpl* tensor) {
+  const char* const bytes = reinterpret_cast<const char*>(tensor);
+  for (size_t at = 0; at < sizeof(c10::TensorImpl); at += 64) __builtin_prefetch(bytes + at);
+}
+
 /// Why a tensor that LibTorch could not read is left out, and which layout, dtype and device it then had: another one
 /// of its name may be shown again, and this one is tried again at growing intervals.
 struct Refusal {

@@ -2,13 +2,16 @@
 
 #include "beholder/capture.h"
 
-#include <ATen/ops/from_blob.h>
+#include <ATen/ATen.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "catch.h"
 
@@ -74,15 +77,27 @@ std::string wrong_gather(const StagedSection& section, const std::vector<int64_t
   plan.tensors.emplace_back();
   plan.views.emplace_back();
   plan.views[0].sections = {section};
-  Slot slot;
+  plan.slots.push_back(std::make_unique<Slot>());
+  Slot& slot = *plan.slots[0];
   slot.targets = {{target.tensor(dtype)}};
   slot.present.resize(1);
-  gather(plan, GatherIndex(plan), slot, 0, source.tensor(dtype));
-
-  for (size_t i = 0; i < elements.size(); ++i) {
-    if (std::memcmp(target.data() + i * size, source.data() + static_cast<size_t>(elements[i]) * size, size) != 0) {
-      return "value " + std::to_string(i) + " of " + std::to_string(elements.size()) + " is another element's";
+  const at::Tensor tensor = source.tensor(dtype);
+  for (const bool direct : {true, false}) {  // as it was decided with the plan, and the long way
+    plan.tensors[0] = TensorSpec();
+    plan.tensors[0].dtype = dtype;
+    plan.tensors[0].sizes = {direct ? tensor.numel() : tensor.numel() + 1};
+    plan.tensors[0].strides = {1};
+    GatherIndex index(plan);
+    if (direct != index.direct[0].is_as_planned(tensor) && direct == !section.box_sizes.empty()) return "not direct";
+    index.direct[0].possible = index.direct[0].possible && direct;
+    std::memset(target.data(), 0, target.size());
+    gather(plan, index, slot, 0, tensor);
+    for (size_t i = 0; i < elements.size(); ++i) {
+      if (std::memcmp(target.data() + i * size, source.data() + static_cast<size_t>(elements[i]) * size, size) != 0) {
+        return "value " + std::to_string(i) + " of " + std::to_string(elements.size()) + " is another element's";
+      }
     }
+    if (!slot.present[0].came) return "it did not come";
   }
   return "";
 }
@@ -166,6 +181,52 @@ TEST_CASE("boxes are gathered exactly", "[capture]") {
       section.count = static_cast<int64_t>(elements.size());
       CAPTURE(dtype, round, section.box_sizes, section.box_strides);
       REQUIRE(wrong_gather(section, elements, dtype) == "");
+    }
+  }
+}
+
+TEST_CASE("what is taken for exactly as planned is so, and nothing else", "[capture]") {
+  const std::string name = "w";
+  const auto candidate_of = [&](const at::Tensor& tensor) {
+    Candidate candidate;
+    candidate.name = &name;
+    candidate.tensor = tensor;
+    return candidate;
+  };
+  const auto planned = at::zeros({4, 6});
+  const std::vector<at::Tensor> others = {
+      planned,
+      at::zeros({4, 6}),
+      at::zeros({6, 4}),
+      at::zeros({6, 4}).t(),
+      at::zeros({4, 7}),
+      at::zeros({4, 7}).narrow(1, 0, 6),
+      at::zeros({24}),
+      at::zeros({1, 4, 6}),
+      at::zeros({4, 6}, at::kDouble),
+      at::zeros({4, 6}, at::kInt),
+      at::zeros({4, 6}).to_sparse(),
+      at::zeros({4, 6}, at::TensorOptions().device(at::kMeta)),
+      at::_conj(at::zeros({4, 6}, at::kComplexFloat)),
+      at::quantize_per_tensor(planned, 0.1, 10, at::kQUInt8),
+      at::Tensor(),
+      at::zeros({2, 1, 2, 1, 2, 1, 3}),
+      at::zeros({}),
+  };
+  for (const auto& one : others) {
+    Plan plan;
+    plan.tensors.push_back(describe(candidate_of(one)));
+    plan.slots.push_back(std::make_unique<Slot>());
+    const GatherIndex index(plan);
+    for (const auto& other : others) {
+      const bool direct = index.direct[0].is_as_planned(other);
+      const Fit found = plan.tensors[0].fit(candidate_of(other));
+      CAPTURE(one.defined() ? one.toString() : "undefined", other.defined() ? other.toString() : "undefined");
+      CHECK(fit(plan, index, 0, candidate_of(other)) == found);
+      if (direct) CHECK(found == Fit::Whole);
+    }
+    if (one.defined() && is_plain(one) && one.device().is_cpu() && one.dim() <= 5) {
+      CHECK(index.direct[0].is_as_planned(one));
     }
   }
 }
