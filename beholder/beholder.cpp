@@ -9,6 +9,7 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
 #include "beholder/graph_capture.h"
+#include "beholder/lifeline.h"
 #include "beholder/log.h"
 #include "beholder/paths.h"
 #include "beholder/pipeline.h"
@@ -44,13 +46,6 @@ constexpr double kAtOncePatience = 1;
 
 }  // namespace
 
-/// Where a callback that was left behind finds out that its Beholder is gone.
-struct Lifeline {
-  Mutex mutex;
-  std::function<State()> state BEHOLDER_GUARDED_BY(mutex);  // empty when the Beholder is gone
-  Pipeline* pipeline BEHOLDER_GUARDED_BY(mutex) = nullptr;  // likewise
-};
-
 struct Beholder::Impl {
   Impl(std::string logdir_, Options options_)
       : options(std::move(options_)),
@@ -68,8 +63,7 @@ struct Beholder::Impl {
       log_warning("cannot create " + directory + ": " + error.message() +
                   "; nothing will be written there, the training goes on");
     }
-    lifeline->state = [this] { return state(); };
-    lifeline->pipeline = &pipeline;
+    lifeline->begin(*this);
   }
 
   ~Impl() {
@@ -78,9 +72,7 @@ struct Beholder::Impl {
     pipeline.end();  // what was captured is rendered,
     dispatcher.close(
         Dispatcher::kPatience);  // and shown; callbacks may ask for state and pictures until they are closed
-    MutexLock lock(lifeline->mutex);
-    lifeline->state = nullptr;
-    lifeline->pipeline = nullptr;
+    lifeline->end();
   }
 
   State state() const;
@@ -120,7 +112,7 @@ struct Beholder::Impl {
   const Options options;
   const std::string logdir, directory;
   const std::shared_ptr<SharedSettings> settings;
-  const std::shared_ptr<Lifeline> lifeline = std::make_shared<Lifeline>();
+  const std::shared_ptr<Lifeline<Impl>> lifeline = std::make_shared<Lifeline<Impl>>();
   const int forks = fork_count();
   const std::shared_ptr<BackgroundBudget> budget = std::make_shared<BackgroundBudget>(options.max_background);
   Dispatcher dispatcher;
@@ -650,16 +642,16 @@ void Beholder::add(std::shared_ptr<Callback> callback) {
   run.settings = impl->settings;
   run.max_host_bytes = impl->options.max_host_bytes;
   run.state = [lifeline = impl->lifeline] {
-    MutexLock lock(lifeline->mutex);
-    return lifeline->state ? lifeline->state() : State{};
+    return lifeline->with(State{}, [](const Impl& host) { return host.state(); });
   };
-  run.last_picture = [lifeline = impl->lifeline]() -> std::shared_ptr<const Picture> {
-    MutexLock lock(lifeline->mutex);
-    return lifeline->pipeline ? lifeline->pipeline->last_picture() : nullptr;
+  run.last_picture = [lifeline = impl->lifeline] {
+    return lifeline->with(std::shared_ptr<const Picture>(),
+                          [](const Impl& host) { return host.pipeline.last_picture(); });
   };
   run.value_at = [lifeline = impl->lifeline](uint64_t sequence, int x, int y) -> std::optional<ShownValue> {
-    MutexLock lock(lifeline->mutex);
-    return lifeline->pipeline ? lifeline->pipeline->value_at(sequence, x, y) : std::nullopt;
+    std::future<std::optional<ShownValue>> none;
+    auto asked = lifeline->with(std::move(none), [&](Impl& host) { return host.pipeline.ask_value(sequence, x, y); });
+    return asked.valid() ? Pipeline::answer_of(std::move(asked)) : std::nullopt;
   };
   run.bill = [budget = impl->budget](double cpu_seconds) { budget->bill(cpu_seconds, BackgroundBudget::Clock::now()); };
   try {

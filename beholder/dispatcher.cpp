@@ -232,9 +232,13 @@ bool Dispatcher::empty() const {
 }
 
 std::vector<CallbackState> Dispatcher::states() const {
-  MutexLock lock(mutex_);
+  std::shared_ptr<const Workers> workers;  // the training thread takes the lock
+  {
+    MutexLock lock(mutex_);
+    workers = workers_;
+  }
   std::vector<CallbackState> out;
-  for (const auto& worker : *workers_) out.push_back(worker->state());
+  for (const auto& worker : *workers) out.push_back(worker->state());
   return out;
 }
 

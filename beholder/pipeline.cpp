@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <future>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -182,6 +181,7 @@ void Pipeline::free_device_memory() {
   {
     MutexLock lock(mutex_);
     if (plan_) retired_.push_back(std::exchange(plan_, nullptr));
+    not_shown_ = nullptr;
   }
   for (auto& plan : std::exchange(retired_, {})) {
     SideStreams side(plan->devices);
@@ -194,10 +194,12 @@ void Pipeline::make_plan_now(const PlanRequest& request) {
   auto plan = make_plan(request, options_);
   last_request_ = request;
   log_not_shown(*plan);
+  auto not_shown = std::make_shared<const decltype(State::not_shown)>(plan->not_shown);
   std::shared_ptr<const Plan> old;
   {
     MutexLock lock(mutex_);
     old = std::exchange(plan_, std::move(plan));
+    not_shown_.swap(not_shown);  // the old ones are let go after the lock
   }
   if (old) retired_.push_back(std::move(old));
 }
@@ -344,14 +346,14 @@ void Pipeline::publish(std::shared_ptr<Picture> picture, const Settings& setting
   dispatcher_.dispatch(picture);
 }
 
-std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
-  // Shared with the question: the caller may have gone when it is answered.
+std::future<std::optional<ShownValue>> Pipeline::ask_value(uint64_t sequence, int x, int y) {
+  // The question's own: where it is let go unanswered, who waits hears of it at once.
   const auto answer = std::make_shared<std::promise<std::optional<ShownValue>>>();
-  auto future = answer->get_future();
+  auto asked = answer->get_future();
   {
     MutexLock lock(mutex_);
     constexpr size_t kMostQuestions = 64;
-    if (stop_ || questions_.size() >= kMostQuestions) return std::nullopt;
+    if (stop_ || questions_.size() >= kMostQuestions) return asked;
     questions_.push_back([this, answer, sequence, x, y] {
       std::optional<ShownValue> value;
       try {
@@ -368,10 +370,14 @@ std::optional<ShownValue> Pipeline::value_at(uint64_t sequence, int x, int y) {
     });
   }
   changed_.notify_all();
-  if (future.wait_for(std::chrono::milliseconds(250)) != std::future_status::ready) return std::nullopt;
+  return asked;
+}
+
+std::optional<ShownValue> Pipeline::answer_of(std::future<std::optional<ShownValue>> asked) {
+  if (asked.wait_for(std::chrono::milliseconds(250)) != std::future_status::ready) return std::nullopt;
   try {
-    return future.get();
-  } catch (const std::future_error&) {  // the pipeline ended before it was answered
+    return asked.get();
+  } catch (const std::future_error&) {  // nobody answers: too many questions, or the end
     return std::nullopt;
   }
 }
@@ -393,21 +399,25 @@ void Pipeline::account_cpu(Clock::time_point started) {
 
 void Pipeline::add_to(State& state) const {
   const int64_t per_pixel = dispatcher_.needs().host_bytes_per_pixel;
-  MutexLock lock(mutex_);
-  state.rendered = rendered_;
-  state.dropped += no_room_;
   state.errors += errors_.count();
   if (std::string last = errors_.last(); !last.empty()) state.last_error = std::move(last);
-  state.background = background_;
-  state.max_background = options_.max_background;
-  state.max_device_bytes = options_.max_device_bytes;
-  state.max_host_bytes = options_.max_host_bytes;
-  state.host_bytes = pool_->bytes() + per_pixel * shown_pixels_;
-  if (plan_) {
-    state.device_bytes = plan_->device_bytes;
-    state.host_bytes += plan_->host_bytes;
-    state.not_shown = plan_->not_shown;
+  std::shared_ptr<const decltype(State::not_shown)> not_shown;  // copied without the lock, which update() takes
+  {
+    MutexLock lock(mutex_);
+    state.rendered = rendered_;
+    state.dropped += no_room_;
+    state.background = background_;
+    state.max_background = options_.max_background;
+    state.max_device_bytes = options_.max_device_bytes;
+    state.max_host_bytes = options_.max_host_bytes;
+    state.host_bytes = pool_->bytes() + per_pixel * shown_pixels_;
+    if (plan_) {
+      state.device_bytes = plan_->device_bytes;
+      state.host_bytes += plan_->host_bytes;
+    }
+    not_shown = not_shown_;
   }
+  if (not_shown) state.not_shown = *not_shown;
 }
 
 std::shared_ptr<const Picture> Pipeline::last_picture() const {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <set>
@@ -63,8 +64,10 @@ class Pipeline {
   void add_to(State& state) const;
   /// The last picture of the live view, for those who come later; may be nullptr.
   std::shared_ptr<const Picture> last_picture() const;
-  /// See Run::value_at. Any thread but the render thread.
-  std::optional<ShownValue> value_at(uint64_t sequence, int x, int y);
+  /// Asks the render thread for what Run::value_at gives; any other thread.
+  std::future<std::optional<ShownValue>> ask_value(uint64_t sequence, int x, int y);
+  /// Waits for the answer, at most a quarter of a second. The pipeline may have gone.
+  static std::optional<ShownValue> answer_of(std::future<std::optional<ShownValue>> asked);
   /// Of the render thread, and of update().
   ErrorLog& errors() { return errors_; }
   /// False where the system had no thread for it, which was logged: then nothing is ever due.
@@ -102,6 +105,7 @@ class Pipeline {
   bool settings_changed_ BEHOLDER_GUARDED_BY(mutex_) = false;
   bool stop_ BEHOLDER_GUARDED_BY(mutex_) = false;
   std::shared_ptr<const Plan> plan_ BEHOLDER_GUARDED_BY(mutex_);
+  std::shared_ptr<const decltype(State::not_shown)> not_shown_ BEHOLDER_GUARDED_BY(mutex_);  // of plan_, for state()
   std::shared_ptr<const Picture> last_ BEHOLDER_GUARDED_BY(mutex_);
   int64_t rendered_ BEHOLDER_GUARDED_BY(mutex_) = 0;
   int64_t no_room_ BEHOLDER_GUARDED_BY(mutex_) = 0;       // captures that were not rendered

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <set>
 #include <sstream>
 #include <tuple>
@@ -404,20 +405,78 @@ uint64_t SharedSettings::set(const Settings& s) {
 }
 
 uint64_t SharedSettings::edit(const std::function<void(Settings&)>& edit) {
-  MutexLock lock(mutex_);
-  Settings next = settings_;
-  edit(next);
-  next = within_ranges(next);
-  if (next == settings_) return revision_.load(std::memory_order_relaxed);
-  settings_ = next;
-  const uint64_t revision = revision_.fetch_add(1, std::memory_order_acq_rel) + 1;
-  const auto listeners = listeners_;  // called without the lock: they may read the settings
-  lock.unlock();
-  for (const auto& listener : listeners) {
-    RecursiveLock running(listener->running);
-    if (!listener->removed) listener->call();
+  const auto self = std::this_thread::get_id();
+  Settings next;
+  {
+    MutexLock lock(mutex_);
+    if (editor_ == self) {  // called by an edit
+      Settings* const mine = edited_;
+      lock.unlock();
+      edit(*mine);
+      return revision();
+    }
+    const uint64_t number = next_number_++;
+    turn_.wait(lock, [&]() BEHOLDER_REQUIRES(mutex_) { return served_ == number; });
+    editor_ = self;
+    edited_ = &next;
   }
-  return revision;
+  std::exception_ptr failed;
+  try {
+    next = get();  // nobody else changes them now
+    edit(next);
+    next = within_ranges(next);
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  bool changed;
+  uint64_t now;
+  {
+    MutexLock lock(mutex_);
+    changed = !failed && next != settings_;
+    if (changed) {
+      std::swap(settings_, next);  // the old ones are let go after the lock
+      revision_.fetch_add(1, std::memory_order_acq_rel);
+    }
+    now = revision_.load(std::memory_order_relaxed);
+    editor_ = {};
+    edited_ = nullptr;
+    ++served_;
+  }
+  turn_.notify_all();
+  if (failed) std::rethrow_exception(failed);
+  if (changed) tell_listeners(now);
+  return now;
+}
+
+/// Returns when all know of `revision`. One thread tells for all, so that listeners that change something never wait
+/// for each other.
+void SharedSettings::tell_listeners(uint64_t revision) {
+  const auto self = std::this_thread::get_id();
+  MutexLock lock(mutex_);
+  if (teller_ == self) return;  // changed by a listener: goes on below
+  told_all_.wait(lock, [&]() BEHOLDER_REQUIRES(mutex_) { return teller_ == std::thread::id() || told_ >= revision; });
+  if (told_ >= revision) return;
+  teller_ = self;
+  std::exception_ptr failed;
+  while (told_ < revision_.load(std::memory_order_relaxed)) {
+    const uint64_t telling = revision_.load(std::memory_order_relaxed);
+    const auto listeners = listeners_;  // never changed, but replaced
+    lock.unlock();
+    for (const auto& listener : *listeners) {
+      try {
+        RecursiveLock running(listener->running);
+        if (!listener->removed) listener->call();
+      } catch (...) {
+        failed = std::current_exception();
+      }
+    }
+    lock.lock();
+    told_ = telling;
+  }
+  teller_ = {};
+  lock.unlock();
+  told_all_.notify_all();
+  if (failed) std::rethrow_exception(failed);
 }
 
 std::string SharedSettings::set_by_name(const std::string& name, const std::string& text) {
@@ -441,19 +500,22 @@ int SharedSettings::add_listener(std::function<void()> listener) {
   auto added = std::make_shared<Listener>();
   added->call = std::move(listener);
   MutexLock lock(mutex_);
-  added->id = next_listener_++;
-  listeners_.push_back(added);
-  return added->id;
+  auto more = std::make_shared<Listeners>(*listeners_);
+  more->push_back(added);
+  listeners_ = std::move(more);
+  return added->id = next_listener_++;
 }
 
 void SharedSettings::remove_listener(int id) {
   std::shared_ptr<Listener> gone;
   {
     MutexLock lock(mutex_);
-    const auto found = std::find_if(listeners_.begin(), listeners_.end(), [id](const auto& l) { return l->id == id; });
-    if (found == listeners_.end()) return;
+    auto fewer = std::make_shared<Listeners>(*listeners_);
+    const auto found = std::find_if(fewer->begin(), fewer->end(), [id](const auto& l) { return l->id == id; });
+    if (found == fewer->end()) return;
     gone = *found;
-    listeners_.erase(found);
+    fewer->erase(found);
+    listeners_ = std::move(fewer);
   }
   RecursiveLock running(gone->running);  // another thread may be in it
   gone->removed = true;

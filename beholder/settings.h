@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -110,7 +111,9 @@ bool matches_filter(const std::string& filter, const std::string& name);
 
 /// The settings that all threads share.
 /// Numbers outside the ranges of the table (possible through set() and edit()) are moved to the nearest end.
-/// Multithreading: every member may be called from any thread; while a listener runs, no lock is held but its own.
+/// Multithreading: every member may be called from any thread, also by listeners. No lock is held over what is called
+/// (but a listener's own), so that who reads the settings waits for nobody. Changes are made one after the other, in
+/// the order in which they were asked for; listeners run on one thread at a time.
 class SharedSettings {
  public:
   explicit SharedSettings(Settings initial = {});
@@ -122,13 +125,17 @@ class SharedSettings {
   std::pair<Settings, uint64_t> snapshot() const;
   /// Replaces everything. Returns the new revision (the old one where nothing differs).
   uint64_t set(const Settings& s);
-  /// One change under the lock; `edit` must be short and must not call back into this object.
+  /// One change. `edit` gets a copy, which takes the settings' place when it returns. What it changes through this
+  /// object is a part of the same change, and get() is as before it. Other changes wait for it: it should be short, and
+  /// must neither wait for another thread's change nor remove a listener.
   uint64_t edit(const std::function<void(Settings&)>& edit);
   /// As set_by_name(), for the shared copy.
   std::string set_by_name(const std::string& name, const std::string& text);
   /// Several changes, all or none; returns what is wrong with the first bad one.
   std::string set_by_name(const std::vector<std::pair<std::string, std::string>>& changes);
-  /// Called (on the thread that changes) after each change. Returns an id for remove_listener().
+  /// Called after each change, before what changes returns: on the thread that changes, or on another one that changes
+  /// at the same time. Once for all changes that came since the last call. A change that a listener makes is told of
+  /// when the listeners have returned. Returns an id for remove_listener().
   int add_listener(std::function<void()> listener);
   /// When this has returned, the listener does not run any more, on no thread. (It may remove itself.)
   void remove_listener(int id);
@@ -145,12 +152,23 @@ class SharedSettings {
     bool removed BEHOLDER_GUARDED_BY(running) = false;
   };
 
+  using Listeners = std::vector<std::shared_ptr<Listener>>;
+
+  void tell_listeners(uint64_t revision);
+
   mutable Mutex mutex_;
+  Condition turn_, told_all_;
   Settings settings_ BEHOLDER_GUARDED_BY(mutex_);
   Settings defaults_ BEHOLDER_GUARDED_BY(mutex_);
   std::atomic<uint64_t> revision_{1};  // written under mutex_
+  // Changes take their turn like customers with numbers.
+  uint64_t next_number_ BEHOLDER_GUARDED_BY(mutex_) = 0, served_ BEHOLDER_GUARDED_BY(mutex_) = 0;
+  std::thread::id editor_ BEHOLDER_GUARDED_BY(mutex_);      // runs its edit; none: nobody does
+  Settings* edited_ BEHOLDER_GUARDED_BY(mutex_) = nullptr;  // its copy, which it alone looks at
+  std::thread::id teller_ BEHOLDER_GUARDED_BY(mutex_);      // calls the listeners; likewise
+  uint64_t told_ BEHOLDER_GUARDED_BY(mutex_) = 1;           // the revision that they all know of
   int next_listener_ BEHOLDER_GUARDED_BY(mutex_) = 1;
-  std::vector<std::shared_ptr<Listener>> listeners_ BEHOLDER_GUARDED_BY(mutex_);
+  std::shared_ptr<const Listeners> listeners_ BEHOLDER_GUARDED_BY(mutex_) = std::make_shared<Listeners>();
 };
 
 }  // namespace beholder

@@ -9,7 +9,6 @@
 #include <exception>
 #include <utility>
 
-#include "beholder/state.h"
 #include "beholder/threads.h"
 
 namespace beholder {
@@ -17,8 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How soon viewers learn what nobody announces, and how soon of a new film.
-constexpr auto kLook = std::chrono::milliseconds(50);
+// How soon viewers learn of a new film, which nobody announces.
 constexpr auto kLookForFilms = std::chrono::seconds(1);
 constexpr auto kLookAtMachine = std::chrono::milliseconds(500);
 // How long a viewer is kept from a picture by the budget: what viewers ask besides pictures could use all of it.
@@ -43,6 +41,11 @@ bool same_places(const Picture& a, const Picture& b) {
                       return x.area == y.area && x.caption == y.caption && x.picture == y.picture &&
                              x.caption_inline == y.caption_inline;
                     });
+}
+
+/// The settings ask for values that no picture has shown yet.
+bool waits_for_update(const std::shared_ptr<const Picture>& picture, const Settings& settings) {
+  return !picture || needs_capture(picture->settings, settings);
 }
 
 bool ends_with(const std::string& text, const std::string& end) {
@@ -105,28 +108,26 @@ LiveView::~LiveView() {
 }
 
 void LiveView::show(std::shared_ptr<const Picture> picture) {
-  std::shared_ptr<const Picture> before;  // let go after the lock
+  const Settings settings = run_.settings->get();  // who changes them later announces it
+  std::shared_ptr<const Picture> before;           // let go after the lock
   {
     MutexLock lock(mutex_);
     // What open() found may come again.
     if (now_.picture && picture->sequence <= now_.sequence) return;
     if (!now_.picture || !same_places(*now_.picture, *picture)) ++now_.layout;
+    if (waits_for_update(now_.picture, settings) != waits_for_update(picture, settings)) ++now_.revision;
     before = std::exchange(now_.picture, std::move(picture));
     now_.sequence = now_.picture->sequence;
-    look_now_ = true;
   }
   changed_.notify_all();
-  watchers_.notify_one();
 }
 
 void LiveView::changed() {
   {
     MutexLock lock(mutex_);
     ++now_.revision;
-    look_now_ = true;
   }
   changed_.notify_all();
-  watchers_.notify_one();
 }
 
 void LiveView::end() {
@@ -160,10 +161,7 @@ std::string LiveView::last_solo() const {
   return last_solo_;
 }
 
-bool LiveView::waiting_for_update() const {
-  MutexLock lock(mutex_);
-  return waiting_for_update_;
-}
+bool LiveView::waiting_for_update() const { return waits_for_update(now().picture, run_.settings->get()); }
 
 std::vector<RecordingFile> LiveView::recordings() const {
   MutexLock lock(mutex_);
@@ -171,29 +169,18 @@ std::vector<RecordingFile> LiveView::recordings() const {
 }
 
 LiveView::Now LiveView::look() {
-  const bool waiting = run_.state().waiting_for_update;
   auto films = recordings_in(run_.directory);
   bool news;
   Now now;
   {
     MutexLock lock(mutex_);
-    news = waiting != waiting_for_update_ || !same_films(films, recordings_);
-    waiting_for_update_ = waiting;
-    recordings_ = std::move(films);
+    news = !same_films(films, recordings_);
+    recordings_.swap(films);
     if (news) ++now_.revision;
     now = now_;
   }
   if (news) changed_.notify_all();
   return now;
-}
-
-void LiveView::note_waiting(bool waiting) {
-  {
-    MutexLock lock(mutex_);
-    if (std::exchange(waiting_for_update_, waiting) == waiting) return;
-    ++now_.revision;
-  }
-  changed_.notify_all();
 }
 
 void LiveView::watch() {
@@ -205,10 +192,9 @@ void LiveView::watch() {
     if (waiting_ == 0) {
       watchers_.wait(lock, [this]() BEHOLDER_REQUIRES(mutex_) { return now_.ended || waiting_ > 0; });
     } else {
-      watchers_.wait_for(lock, kLook, [this]() BEHOLDER_REQUIRES(mutex_) { return now_.ended || look_now_; });
+      watchers_.wait_for(lock, kLookAtMachine, [this]() BEHOLDER_REQUIRES(mutex_) { return now_.ended; });
     }
     if (now_.ended) break;
-    look_now_ = false;
     lock.unlock();
     try {
       if (Clock::now() >= machine_again) {
@@ -218,8 +204,6 @@ void LiveView::watch() {
       if (Clock::now() >= films_again) {
         films_again = Clock::now() + kLookForFilms;
         look();
-      } else {
-        note_waiting(run_.state().waiting_for_update);
       }
     } catch (const std::exception&) {  // no memory: looks again
     }

@@ -67,13 +67,14 @@ class LiveView {
   void look_up();
 
   Now now() const;
-  /// Looks at what nobody announces (is a picture waited for, what films are there) and at now().
+  /// Looks at what nobody announces (what films are there) and at now().
   Now look();
   /// Waits for what `wish` says, and for the budget before a picture; ends early when gone() is true or the run ends.
   Answer wait(const Wish& wish, const std::function<bool()>& gone);
 
   const Run& run() const { return run_; }
   CpuShare& cpu() { return cpu_; }
+  /// State::waiting_for_update, as far as viewers have been shown what came.
   bool waiting_for_update() const;
   std::vector<RecordingFile> recordings() const;
   std::string last_solo() const;
@@ -81,7 +82,6 @@ class LiveView {
  private:
   void watch();
   void note_settings();
-  void note_waiting(bool waiting);
 
   const Run run_;
   CpuShare cpu_;
@@ -91,10 +91,8 @@ class LiveView {
   Condition changed_, watchers_;
   Now now_ BEHOLDER_GUARDED_BY(mutex_);
   int waiting_ BEHOLDER_GUARDED_BY(mutex_) = 0;  // viewers in wait()
-  bool waiting_for_update_ BEHOLDER_GUARDED_BY(mutex_) = false;
   std::vector<RecordingFile> recordings_ BEHOLDER_GUARDED_BY(mutex_);
   std::string last_solo_ BEHOLDER_GUARDED_BY(mutex_);
-  bool look_now_ BEHOLDER_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // looks for changes that nobody announces, while there are viewers
 };
 

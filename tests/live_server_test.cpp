@@ -122,7 +122,7 @@ std::shared_ptr<Picture> network_picture(uint64_t sequence, int width = 640, int
 struct FakeRun {
   TemporaryFolder folder;
   Run run;
-  std::atomic<bool> waiting{false};
+  std::atomic<int> states{0};           // how often it was asked for its state
   std::shared_ptr<const Picture> last;  // set before the server opens
 
   explicit FakeRun(bool with_folder = true) {
@@ -131,10 +131,10 @@ struct FakeRun {
     if (with_folder) fs::create_directories(run.directory);
     run.settings = std::make_shared<SharedSettings>();
     run.state = [this] {
+      ++states;
       State state;
       state.step = 1234;
       state.fps_real = std::numeric_limits<double>::quiet_NaN();
-      state.waiting_for_update = waiting;
       state.not_shown = {{"empty.weight", "empty"}};
       CallbackState callback;
       callback.name = "recorder";
@@ -360,31 +360,43 @@ TEST_CASE("pictures leave the revision alone; settings, waiting, films and the e
   FakeRun run;
   auto server = std::make_unique<Server>(LiveServerOptions(), &run);
   const auto revision = [&] { return server->get("/frame?after=0&timeout_ms=0").number("x-beholder-revision"); };
-  const int64_t first = revision();
+  const int64_t none = revision();
   server->show(1);
+  const int64_t first = revision();
+  CHECK(first > none);  // the first is not waited for any more
   server->show(2);
+  server->show(3);
   CHECK(revision() == first);
   server->settings().edit([](Settings& s) { s.recording = true; });
   const int64_t second = revision();
   CHECK(second > first);
 
-  // Nobody announces these two: a viewer that waits hears of them all the same.
   const auto hears = [&](int64_t before, const std::function<void()>& change) {
     Client client(server->port);
-    client.send(Server::request("GET", "/frame?after=2&revision=" + std::to_string(before)));
+    client.send(Server::request("GET", "/frame?after=4&revision=" + std::to_string(before)));
     if (client.read_head(100ms).status != 0) return int64_t{-1};
     change();
     return client.read(20s).number("x-beholder-revision");
   };
-  const int64_t third = hears(second, [&] { run.waiting = true; });
-  CHECK(third > second);
+  // Values that no picture shows are waited for, until one does.
+  server->settings().edit([](Settings& s) { s.mode = Mode::Variance; });
+  const int64_t wished = revision();
+  CHECK(wished > second);
   CHECK(server->state()["waiting"] == true);
+  const auto shown = network_picture(4);
+  shown->settings = server->settings().get();
+  const int64_t third = hears(wished, [&] { server->server.show(shown); });
+  CHECK(third > wished);
+  CHECK(server->state()["waiting"] == false);
+  // Nobody announces a film: a viewer that waits hears of it all the same. It needs no State for that.
+  const int asked = run.states;
   const int64_t fourth = hears(third, [&] { std::ofstream(run.run.directory + "/video-1.mp4") << "film"; });
   CHECK(fourth > third);
+  CHECK(run.states == asked);
   CHECK(server->state()["recordings"][0]["name"] == "video-1.mp4");
 
   Client client(server->port);
-  client.send(Server::request("GET", "/frame?after=2&revision=" + std::to_string(fourth)));
+  client.send(Server::request("GET", "/frame?after=4&revision=" + std::to_string(fourth)));
   REQUIRE(client.read_head(100ms).status == 0);
   server.reset();
   const Reply last = client.read(20s);

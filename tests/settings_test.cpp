@@ -7,7 +7,10 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <limits>
+#include <locale>
+#include <memory>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -421,6 +424,151 @@ TEST_CASE("many threads change the settings: no change is lost") {
   for (auto& thread : threads) thread.join();
   CHECK(shared.get().page == 2000);
   CHECK(shared.revision() == 2001);
+}
+
+namespace {
+
+/// False where this has not come true within 20 seconds.
+bool soon(const std::function<bool()>& condition) {
+  for (int i = 0; i < 20000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return condition();
+}
+
+}  // namespace
+
+TEST_CASE("while a change is being made nobody waits for it but other changes, which keep their order") {
+  SharedSettings shared;
+  std::atomic<bool> begun{false}, go_on{false}, read{false}, other{false};
+  std::thread slow([&] {
+    shared.edit([&](Settings& s) {
+      begun = true;
+      soon([&] { return go_on.load(); });
+      s.filter += "a";
+    });
+  });
+  CHECK(soon([&] { return begun.load(); }));
+  std::thread reader([&] {
+    const bool as_before =
+        shared.get().filter.empty() && shared.snapshot().second == 1 && shared.defaults() == Settings{};
+    shared.set_defaults(Settings{});
+    shared.remove_listener(shared.add_listener([] {}));
+    read = as_before;
+  });
+  CHECK(soon([&] { return read.load(); }));
+  std::thread second([&] {
+    shared.edit([](Settings& s) { s.filter += "b"; });
+    other = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK_FALSE(other);
+  go_on = true;
+  slow.join();
+  reader.join();
+  second.join();
+  CHECK(shared.get().filter == "ab");
+}
+
+TEST_CASE("what a change changes through the shared settings is a part of it") {
+  SharedSettings shared;
+  int calls = 0;
+  std::atomic<bool> done{false};
+  std::thread thread([&] {
+    shared.add_listener([&] { ++calls; });
+    shared.edit([&](Settings& s) {
+      s.page = 3;
+      CHECK(shared.set_by_name("mode", "change").empty());
+      CHECK_FALSE(shared.set_by_name("mode", "nonsense").empty());
+      shared.edit([](Settings& same) { ++same.page; });
+      CHECK(s.page == 4);
+      CHECK(s.mode == Mode::Change);
+      CHECK(shared.get().page == 0);
+    });
+    done = true;
+  });
+  const bool ended = soon([&] { return done.load(); });
+  if (!ended) thread.detach();  // it waits for itself
+  REQUIRE(ended);
+  thread.join();
+  CHECK(shared.get().page == 4);
+  CHECK(shared.get().mode == Mode::Change);
+  CHECK(shared.revision() == 2);
+  CHECK(calls == 1);
+}
+
+TEST_CASE("listeners that change the settings do not wait for each other, on however many threads") {
+  struct World {
+    SharedSettings shared;
+    std::atomic<int> first{0}, second{0}, ended{0};
+  };
+  const auto world = std::make_shared<World>();
+  const auto change = [](World& w, bool Settings::*what) { w.shared.edit([what](Settings& s) { s.*what = true; }); };
+  world->shared.add_listener([w = world.get(), change] {
+    ++w->first;
+    if (w->shared.get().zoom == 2) change(*w, &Settings::show_all);
+  });
+  world->shared.add_listener([w = world.get(), change] {
+    if (w->second++ > 0) return;
+    // Until another thread changes something too, and has had time to be in the first listener.
+    soon([&] { return w->shared.get().zoom == 2; });
+    for (int i = 0; i < 200 && w->first < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    change(*w, &Settings::paused);
+  });
+  std::thread one([world] {
+    world->shared.set_by_name("page", "1");
+    ++world->ended;
+  });
+  CHECK(soon([&] { return world->second > 0; }));
+  std::thread other([world] {
+    world->shared.set_by_name("zoom", "2");
+    ++world->ended;
+  });
+  const bool ended = soon([&] { return world->ended == 2; });
+  if (!ended) {  // each waits for the other
+    one.detach();
+    other.detach();
+  }
+  REQUIRE(ended);
+  one.join();
+  other.join();
+  const Settings now = world->shared.get();
+  CHECK((now.page == 1 && now.zoom == 2 && now.show_all && now.paused));
+}
+
+TEST_CASE("when a change returns every listener knows of it, whoever changes meanwhile") {
+  SharedSettings shared;
+  std::atomic<uint64_t> known{0};
+  std::atomic<int> late{0};
+  shared.add_listener([&] { known = shared.revision(); });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) {
+        const uint64_t mine = shared.edit([](Settings& s) { ++s.page; });
+        if (known < mine) ++late;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(late == 0);
+  CHECK(known == 801);
+}
+
+TEST_CASE("a listener that throws keeps none of the others from knowing") {
+  SharedSettings shared;
+  int calls = 0, others = 0;
+  shared.add_listener([&] {
+    if (++calls == 1) throw std::runtime_error("no");
+  });
+  shared.add_listener([&] { ++others; });
+  CHECK_THROWS_AS(shared.set_by_name("page", "1"), std::runtime_error);
+  CHECK(shared.get().page == 1);
+  CHECK(others == 1);
+  CHECK(shared.set_by_name("page", "2").empty());
+  CHECK(calls == 2);
+  CHECK(others == 2);
 }
 
 TEST_CASE("the film's settings leave out what belongs to the live view alone") {
