@@ -407,6 +407,7 @@ class LiveEndpoints::Http : public httplib::Server {
     serving->exchange.send_directly();
     serving->exchange.close_after();
     response.set_header("Connection", "close");
+    response.set_header("X-Accel-Buffering", "no");  // nginx would keep back what has no end, picture after picture
     const auto last = std::make_shared<uint64_t>(0);
     const auto begun = std::make_shared<bool>(false);
     response.set_content_provider(

@@ -834,9 +834,18 @@ TEST_CASE("the stream is captioned jpegs, the newest only, and ends with its vie
   Server server;
   server.show(1);
   Client client(server.port);
-  client.send(Server::request("GET", "/stream.mjpg"));
+  std::string request = Server::request("GET", "/stream.mjpg");
+  SECTION("as a browser asks") {}
+  SECTION("as a proxy asks that knows no chunks") {
+    const size_t version = request.find("HTTP/1.1");
+    REQUIRE(version != std::string::npos);
+    request.replace(version, 8, "HTTP/1.0");
+  }
+  client.send(request);
   const Reply head = client.read_head();
   REQUIRE(head.status == 200);
+  CHECK(head.header("transfer-encoding").empty());
+  CHECK(head.header("x-accel-buffering") == "no");
   const std::string type = head.header("content-type");
   const std::string prefix = "multipart/x-mixed-replace; boundary=";
   REQUIRE(type.compare(0, prefix.size(), prefix) == 0);
