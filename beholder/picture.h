@@ -45,6 +45,8 @@ struct SectionInfo {
   bool sampled = false;                   ///< those shown are a regular sample, not the top-left part
   std::optional<double> relative_change;  ///< ||change|| / ||previous|| over the values shown, in mode change
   std::optional<double> dead_share;       ///< of a tap of rank 2 or 4: channels that are 0 in every sample shown
+  /// What the values shown are, where they are not the tensor's own: "magnitude of complex". Else empty.
+  std::string shown_as;
 };
 
 /// What a derived copy counts in an account of bytes; overloads stand beside their types.

@@ -135,6 +135,7 @@ SectionInfo describe_section(const TensorSpec& spec, const Section& section) {
                                                            {"complexhalf", "complex32"}};
   const auto found = usual.find(info.dtype);
   if (found != usual.end()) info.dtype = found->second;
+  if (c10::isComplexType(spec.dtype)) info.shown_as = "magnitude of complex";
   info.device = spec.device.str();
   info.values_total = spec.numel();
   info.statistics.count = section.selection.size();

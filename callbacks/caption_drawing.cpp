@@ -149,8 +149,10 @@ void draw_caption(const TextCanvas& canvas, const Section& section, const Sectio
   if (!parts_fit) return;
   // In the order of importance.
   std::vector<Part> parts{{shown, kQuiet, false, 1}, {bad, kRed, true}, {absence(info), kAmber, true}};
+  if (details == CaptionDetail::Full) parts.push_back({times(info.shape), kQuiet, false, 0});
+  // Before the range, which is that of what is shown.
+  if (details != CaptionDetail::None) parts.push_back({info.shown_as, kQuiet, false, 2});
   if (details == CaptionDetail::Full) {
-    parts.push_back({times(info.shape), kQuiet, false, 0});
     // Room for the widest range, so that it does not come and go as its digits change.
     parts.push_back({range(info), kQuiet, true, 0, text_width("-0.00 … -0.00", letters(scale))});
     if (info.dead_share && *info.dead_share > 0) parts.push_back({"dead " + percent(*info.dead_share), kAmber, true});
@@ -163,8 +165,13 @@ void draw_label(const TextCanvas& canvas, const Section& section, const SectionI
   const Rect picture = placement.on_canvas(section.picture);
   const int size = letters(placement.text_scale), padding = scaled(kLabelPadding, placement.text_scale);
   if (picture.height < kSmallestSize) return;
-  std::string text = info.name + "  " + times(info.shape);
-  if (text_width(text, size) + 2 * padding > picture.width) text = info.name;
+  const std::string shape = "  " + times(info.shape), as = info.shown_as.empty() ? "" : "  " + info.shown_as;
+  std::string text = info.name;
+  for (const auto& more : {shape + as, as, shape}) {  // the first that has room
+    if (text_width(info.name + more, size) + 2 * padding > picture.width) continue;
+    text = info.name + more;
+    break;
+  }
   const Rect label{picture.x, picture.y, std::min(picture.width, text_width(text, size) + 2 * padding),
                    std::min(scaled(kLabelHeight, placement.text_scale), picture.height)};
   for (int y = std::max(0, label.y); y < std::min(canvas.height, label.y + label.height); ++y) {

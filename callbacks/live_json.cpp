@@ -49,6 +49,7 @@ Json json_of(const SectionInfo& info, const Section* place) {
   json["shape"] = info.shape;
   json["dtype"] = info.dtype;
   json["device"] = info.device;
+  json["shown_as"] = info.shown_as;
   json["area"] = rectangle(place ? place->area : Rect());
   json["caption"] = rectangle(place ? place->caption : Rect());
   json["caption_inline"] = place && place->caption_inline;

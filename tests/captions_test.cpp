@@ -244,6 +244,36 @@ int words_in(const std::shared_ptr<Picture>& picture, int least_gap) {
 
 }  // namespace
 
+TEST_CASE("a caption says where it is not the tensor's own values that are shown") {
+  constexpr int kGap = 7;
+  const auto words = [](int width, CaptionDetail details, bool complex) {
+    const auto picture = with_caption(width, /*part=*/false, details);
+    if (complex) picture->sections[0].shown_as = "magnitude of complex";
+    return words_in(picture, kGap);
+  };
+  CHECK(words(600, CaptionDetail::Full, true) == words(600, CaptionDetail::Full, false) + 1);
+  CHECK(words(600, CaptionDetail::Name, true) == 2);
+  CHECK(words(600, CaptionDetail::Name, false) == 1);
+  // Rather no range than one of values that are not the tensor's own: at no width is there a range without these words.
+  for (int width = 600; width > 100; width -= 10) {
+    const auto picture = with_caption(width, /*part=*/false, CaptionDetail::Full);
+    picture->sections[0].shown_as = "magnitude of complex";
+    const int all = words_in(picture, kGap);
+    picture->sections[0].statistics.min = picture->sections[0].statistics.max = std::nan("");
+    INFO("width " << width);
+    const auto again = with_caption(width, /*part=*/false, CaptionDetail::Full);
+    again->sections[0] = picture->sections[0];
+    const int without_range = words_in(again, kGap);
+    if (all > without_range) CHECK(without_range == 3);  // name, shape, and what it is
+  }
+  // Over the values of a classic picture too.
+  const auto plain = small(), complex = small();
+  complex->sections[0].shown_as = "magnitude of complex";
+  for (const auto& picture : {plain, complex}) edit_layout(*picture, [](Layout& l) { l.separators = true; });
+  CHECK(different(*captioned(*plain, ClassicText::Labels), *captioned(*complex, ClassicText::Labels),
+                  plain->layout->sections[0].picture));
+}
+
 TEST_CASE("how much of a tensor is shown is said at any width, before its shape, its range and the name's beginning") {
   const bool vector = GENERATE(false, true);
   const auto details = GENERATE(CaptionDetail::Full, CaptionDetail::Name);

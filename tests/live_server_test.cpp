@@ -559,9 +559,9 @@ TEST_CASE("the state says what the contract promises") {
   CHECK(section["relative_change"].is_null());
   CHECK(shown["sections"][1]["relative_change"] == 0.25);
   for (const char* name :
-       {"kind",      "dtype",      "device",       "caption",  "caption_inline", "picture",    "reading",
-        "min",       "max",        "std",          "count",    "zeros",          "nans",       "infs",
-        "scale_low", "scale_high", "values_total", "complete", "sampled",        "dead_share", "beyond_float32"}) {
+       {"kind",       "shown_as",     "dtype",    "device",  "caption",    "caption_inline", "picture", "reading",
+        "min",        "max",          "std",      "count",   "zeros",      "nans",           "infs",    "scale_low",
+        "scale_high", "values_total", "complete", "sampled", "dead_share", "beyond_float32"}) {
     INFO(name);
     CHECK(section.contains(name));
   }

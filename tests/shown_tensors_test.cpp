@@ -148,6 +148,10 @@ TEST_CASE("complex tensors show their magnitude, conjugate and negative views as
   for (const auto dtype : {at::kComplexHalf, at::kComplexFloat, at::kComplexDouble}) {
     INFO(c10::toString(dtype));
     check_shown_like_plain(values.to(dtype));
+    // And it says so, whatever else stands beside it.
+    const auto picture = render({{"z", values.to(dtype)}, {"x", torch::real(values)}});
+    CHECK(picture->sections[0].shown_as == "magnitude of complex");
+    CHECK(picture->sections[1].shown_as.empty());
   }
   check_shown_like_plain(values.conj());
   const at::Tensor negative = torch::imag(values.conj());

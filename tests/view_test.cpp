@@ -290,7 +290,8 @@ TEST_CASE("a state is read into the core's own types") {
       "history_size": 0, "change_steps": 0, "settings": {"values": "gradients", "info": false},
       "footer": [0, 342, 640, 18], "captions": "name", "colours": "AAECAwQF",
       "sections": [{"name": "conv.weight", "kind": "convolution weight", "shape": [8, 1, 3, 3], "dtype": "float32",
-        "device": "cpu", "area": [8, 8, 600, 300], "caption": [8, 8, 600, 15], "caption_inline": false,
+        "device": "cpu", "shown_as": "magnitude of complex", "area": [8, 8, 600, 300],
+        "caption": [8, 8, 600, 15], "caption_inline": false,
         "picture": [8, 23, 600, 285], "reading": "rows: in", "grid": [3, 24], "min": -1, "max": 2.5, "mean": null,
         "std": 1, "count": 72, "zeros": 1, "nans": 2, "infs": 3, "beyond_float32": 4,
         "scale_low": -1, "scale_high": 2.5,
@@ -325,6 +326,7 @@ TEST_CASE("a state is read into the core's own types") {
   CHECK(info.statistics.max == 2.5);
   CHECK(info.statistics.infs == 3);
   CHECK(info.statistics.beyond == 4);
+  CHECK(info.shown_as == "magnitude of complex");
   CHECK_FALSE(info.relative_change);
   CHECK(*info.dead_share == 0.5);
 }

@@ -104,6 +104,7 @@ SectionInfo info_of(const json& object) {
   info.kind = kind_of(text(object, "kind"));
   info.dtype = text(object, "dtype");
   info.device = text(object, "device");
+  info.shown_as = text(object, "shown_as");
   for (const auto& n : part(object, "shape")) info.shape.push_back(n.is_number_integer() ? n.get<int64_t>() : 0);
   auto& s = info.statistics;
   s.min = number_or_nan(object, "min");

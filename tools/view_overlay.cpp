@@ -140,6 +140,7 @@ std::vector<InfoLine> info_lines(const Picture& picture, size_t at) {
   std::vector<InfoLine> lines;
   lines.push_back(
       {times(info.shape) + "  " + to_string(info.kind) + "  " + info.dtype + "  " + info.device, Colors::kVectorName});
+  if (!info.shown_as.empty()) lines.push_back({info.shown_as, Colors::kAmber});
   if (!section.reading.empty()) lines.push_back({section.reading, Colors::kQuiet});
   if (info.absent_since) {
     lines.push_back(

@@ -434,6 +434,7 @@ function drawCaption(picture, section, x, middle, width, size) {
   if (!picture.settings.info) return;
   context.fillStyle = kText.quiet;
   fromLeft(times(section.shape));
+  fromLeft(section.shown_as);
   fromRight(rangeText(section), widthOf("-0.00 … -0.00"));  // so that it does not come and go with its digits
   if (!section.complete) fromLeft(`${section.sampled ? "sample" : "shown"} ${grouped(section.count)}`);
   if (section.relative_change !== null) fromRight(`changed by ${percent(section.relative_change)}`);
@@ -508,6 +509,7 @@ function showInspect() {
   if (value && value.name === section.name) {
     parts.push([`[${value.index.join(", ")}] = ${value.value === null ? "not finite" : Number(value.value.toPrecision(6))}`, "strong"]);
   }
+  if (section.shown_as) parts.push([section.shown_as, "warn"]);
   parts.push(...numbersOf(section));
   if (section.reading) parts.push(section.reading);
   setParts(byId("inspect"), parts, "  ·  ");
