@@ -5,6 +5,7 @@
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
 
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -37,6 +38,22 @@ void narrow_complex(const at::Tensor& to, at::Tensor from) {
   // Finite numbers whose magnitude is beyond float64.
   const at::Tensor over = to.isinf().logical_and_(re.isfinite()).logical_and_(im.isfinite());
   to.view(at::kInt).masked_fill_(over, static_cast<int32_t>(kAboveBits));
+}
+
+/// The shortest decimal that is read back as the same number.
+template <typename Number>
+std::string shortest(Number value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value > 0 ? "Inf" : "-Inf";
+  char text[64];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  return {text, end};
+}
+
+template <typename Number>
+std::string complex_text(const Number* parts) {
+  const std::string imaginary = shortest(parts[1]);
+  return shortest(parts[0]) + (imaginary[0] == '-' ? "" : "+") + imaginary + "i";
 }
 
 at::Tensor bits_are(const at::Tensor& values, uint32_t bits) {
@@ -78,6 +95,29 @@ at::Tensor clamped(const at::Tensor& values) {
 
 bool may_be_beyond(c10::ScalarType dtype) {
   return dtype == at::kDouble || dtype == at::kComplexFloat || dtype == at::kComplexDouble;
+}
+
+bool rounds(c10::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kInt || dtype == at::kLong || c10::isComplexType(dtype);
+}
+
+std::string exact_text(float value) { return beyond_sign(value) != 0 ? "beyond float32" : shortest(value); }
+
+std::string exact_text(const at::Tensor& values) {
+  const void* data = values.data_ptr();
+  switch (values.scalar_type()) {
+    case at::kDouble: return shortest(*static_cast<const double*>(data));
+    case at::kInt: return std::to_string(*static_cast<const int32_t*>(data));
+    case at::kLong: return std::to_string(*static_cast<const int64_t*>(data));
+    case at::kComplexDouble: return complex_text(static_cast<const double*>(data));
+    case at::kComplexFloat: return complex_text(static_cast<const float*>(data));
+    case at::ScalarType::ComplexHalf: {
+      const auto* parts = static_cast<const c10::Half*>(data);
+      const float wide[2] = {parts[0], parts[1]};
+      return complex_text(wide);
+    }
+    default: return "";  // see rounds()
+  }
 }
 
 void narrow_into(const at::Tensor& to, const at::Tensor& from) {

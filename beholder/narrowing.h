@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <string>
 
 namespace beholder {
 
@@ -40,6 +41,13 @@ float narrowed(double value);
 
 /// True for dtypes that have finite numbers, or complex numbers of a magnitude, beyond float32.
 bool may_be_beyond(c10::ScalarType dtype);
+
+/// True for dtypes that have numbers that float32 rounds, complex ones among them.
+bool rounds(c10::ScalarType dtype);
+/// The first of `values` (on the CPU, no bytes else), exactly: see ShownValue::text.
+std::string exact_text(const at::Tensor& values);
+/// The same of a number; "beyond float32" where it is marked so.
+std::string exact_text(float value);
 
 /// Writes `from` (n), of any dtype and device, as float32 to `to` (n): the magnitude of complex numbers; a finite
 /// number that is beyond float32 is marked as such, and none but 0 becomes 0. Waits for no device.

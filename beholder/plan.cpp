@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "beholder/history.h"
+#include "beholder/narrowing.h"
 #include "beholder/numbers.h"
 
 namespace beholder {
@@ -439,6 +440,9 @@ bool Plan::quiet() const {
 }
 
 std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options& options, int slots) {
+  const bool rounded = std::any_of(request.tensors.begin(), request.tensors.end(),
+                                   [](const TensorSpec& spec) { return rounds(spec.dtype); });
+  const int64_t exact = rounded ? 16 : 0;  // bytes of a value as it is, for those who ask for it
   auto plan = std::make_shared<Plan>();
   plan->revision = request.revision;
   plan->list = request.list;
@@ -471,7 +475,7 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
     view.settings = settings;
     view.live = kind.first;
     view.film = kind.second;
-    const int64_t max_values = std::max<int64_t>(1, budget / bytes_per_value(settings, on_cpu));
+    const int64_t max_values = std::max<int64_t>(1, budget / (bytes_per_value(settings, on_cpu) + exact));
     const int64_t max_picture_bytes = (on_cpu ? options.max_host_bytes : options.max_device_bytes) / 8;
     auto [layout, candidates] = lay_out(request, settings, options, max_values, max_picture_bytes, &view.message);
     view.layout = std::make_shared<const Layout>(std::move(layout));
@@ -503,7 +507,7 @@ std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options&
     } else {
       upload_maps(*plan, view);
     }
-    const int64_t bytes = view.value_count * bytes_per_value(view.settings, on_cpu);
+    const int64_t bytes = view.value_count * (bytes_per_value(view.settings, on_cpu) + exact);
     const int64_t bytes_per_pixel = on_cpu ? 0 : view.channel_steps.defined() ? 12 : 8;
     (on_cpu ? plan->host_bytes : plan->device_bytes) += bytes + bytes_per_pixel * view.pixels();
     if (!on_cpu) plan->host_bytes += HostBytesPerPixel::kPicture * view.pixels();  // where the device copies it to

@@ -1,6 +1,7 @@
 #include "beholder/renderer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/where.h>
 
@@ -179,6 +180,7 @@ void ViewRenderer::render(std::shared_ptr<const Plan> plan, size_t view, const S
   frozen_.reset();
   const at::Tensor values = take_values(slot);
   const bool whole = take_presence(slot);
+  keep_exact(slot, whole);
   if (!whole) {
     fill_absent(values);
     history_.backfill(values);
@@ -252,6 +254,24 @@ bool ViewRenderer::take_presence(const Slot& slot) {
     }
   }
   return whole;
+}
+
+/// Keeps the values that came as they are, for value_at(). In memory of its own: a frozen copy shares it.
+void ViewRenderer::keep_exact(const Slot& slot, bool whole) {
+  const ViewPlan& view = *this->view();
+  std::vector<at::Tensor> copies(plan_->groups.size());
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    const StagedSection& staged = view.sections[i];
+    if (mode_of(settings_) != Mode::Current || !rounds(plan_->groups[staged.group].dtype)) {
+      seen_[i].exact.reset();
+    } else if (whole) {  // a copy for all sections of the group
+      at::Tensor& copy = copies[staged.group];
+      if (!copy.defined()) copy = slot.buffers[staged.group].clone();
+      seen_[i].exact = copy.narrow(0, staged.group_offset, staged.count);
+    } else if (seen_[i].present.came) {
+      seen_[i].exact = slot.buffers[staged.group].narrow(0, staged.group_offset, staged.count).clone();
+    }
+  }
 }
 
 /// bool (count): the values of section `i` that a tensor of `sizes` does not have; on the values' device.
@@ -381,9 +401,21 @@ std::optional<ShownValue> ViewRenderer::value_at(int x, int y) const {
       shown.index[d] = element % size;
       element /= size;
     }
-    const auto value = shown_.narrow(0, staged.value_offset + position, 1).to(at::kCPU);
-    shown.value = *static_cast<const float*>(value.data_ptr());
-    if (is_absent(shown.value)) return std::nullopt;
+    const auto fetched = [](const at::Tensor& from, int64_t at) { return from.narrow(0, at, 1).to(at::kCPU); };
+    const auto value = *static_cast<const float*>(fetched(shown_, staged.value_offset + position).data_ptr());
+    if (is_absent(value)) return std::nullopt;
+    shown.value = value;
+    shown.text = exact_text(value);
+    const bool current = mode_of(settings_) == Mode::Current;
+    if (current && plan_->groups[staged.group].dtype == at::kBool) shown.text = value != 0 ? "true" : "false";
+    if (!current || !seen_[i].exact.defined()) return shown;
+    const at::Tensor exact = fetched(seen_[i].exact, position), narrow = at::empty({1}, at::kFloat);
+    narrow_into(narrow, exact);
+    // Of a place that has kept a value of before (an absent one) the exact value is not known.
+    const auto again = *static_cast<const float*>(narrow.data_ptr());
+    if (std::memcmp(&again, &value, sizeof value) != 0 && !(std::isnan(again) && std::isnan(value))) return shown;
+    shown.text = exact_text(exact);
+    if (exact.scalar_type() == at::kDouble) shown.value = *static_cast<const double*>(exact.data_ptr());
     return shown;
   }
   return std::nullopt;

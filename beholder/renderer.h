@@ -84,6 +84,7 @@ class ViewRenderer {
   void follow(std::shared_ptr<const Plan> plan, size_t view);
   at::Tensor take_values(const Slot& slot);
   bool take_presence(const Slot& slot);
+  void keep_exact(const Slot& slot, bool whole);
   at::Tensor absent_mask(size_t section, const std::vector<int64_t>& sizes) const;
   void fill_absent(const at::Tensor& values) const;
   void blank_absent(const at::Tensor& values, const at::Tensor& shown) const;
@@ -102,6 +103,7 @@ class ViewRenderer {
     Presence present;
     bool before = false;                  // it came in a picture before this one, whose values are known
     bool part_before = false;             // the last that came was not whole
+    at::Tensor exact;                     // what came last in its own dtype, where float32 rounds it; mode current
     std::optional<int64_t> absent_since;  // the step of the first picture without it
   };
   std::vector<Seen> seen_;

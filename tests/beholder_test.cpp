@@ -962,6 +962,49 @@ TEST_CASE("everything may be changed from another thread while the training runs
 
 // ---- what tensors do
 
+TEST_CASE("the value at a pixel is exact in the tensor's own dtype") {
+  Watched watched(quick(Values::Arrays));
+  const std::vector<std::tuple<std::string, Tensor, std::string>> cases = {
+      {"int64", torch::tensor({int64_t{9007199254740993}}), "9007199254740993"},
+      {"int64 least", torch::tensor({std::numeric_limits<int64_t>::min()}), "-9223372036854775808"},
+      {"int32", torch::tensor({16777217}, torch::kInt), "16777217"},
+      {"uint8", torch::tensor({200}, torch::kByte), "200"},
+      {"bool", torch::tensor({true}), "true"},
+      {"float64", torch::tensor({1.0 / 3}, torch::kDouble), "0.3333333333333333"},
+      {"large", torch::tensor({1e300}, torch::kDouble), "1e+300"},
+      {"small", torch::tensor({-1e-300}, torch::kDouble), "-1e-300"},
+      {"float32", torch::tensor({0.1F}), "0.1"},
+      {"float16", torch::tensor({0.1F}).to(torch::kHalf), "0.099975586"},
+      {"bfloat16", torch::tensor({1.5F}).to(torch::kBFloat16), "1.5"},
+      {"NaN", torch::tensor({std::numeric_limits<double>::quiet_NaN()}, torch::kDouble), "NaN"},
+      {"Inf", torch::tensor({-std::numeric_limits<float>::infinity()}), "-Inf"},
+      {"complex64", torch::complex(torch::tensor({1.5F}), torch::tensor({-2.0F})), "1.5-2i"},
+      {"complex128", torch::complex(torch::tensor({1e300}, torch::kDouble), torch::tensor({2.0}, torch::kDouble)),
+       "1e+300+2i"},
+  };
+  const auto text_at = [&](const Shown& picture, size_t i) -> std::string {
+    const Rect& place = picture->layout->sections.at(i).picture;
+    std::optional<ShownValue> value;
+    eventually([&] {
+      value = watched.collector->run.value_at(picture->sequence, place.x + place.width / 2, place.y + place.height / 2);
+      return value.has_value();
+    });
+    return value ? value->text : "none";
+  };
+  std::vector<NamedTensor> arrays;
+  for (const auto& [name, tensor, text] : cases) arrays.push_back({name, tensor});
+  const Shown picture = watched.next([&](const Picture& p) { return p.sections.size() == cases.size(); },
+                                     [&] { watched.beholder.update(arrays); });
+  REQUIRE(picture);
+  REQUIRE(watched.settle());
+  const Shown last = watched.collector->last();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    INFO(std::get<0>(cases[i]));
+    CHECK(last->sections[i].name == std::get<0>(cases[i]));
+    CHECK(text_at(last, i) == std::get<2>(cases[i]));
+  }
+}
+
 TEST_CASE("gradients: one hint where there is none, and they are shown as soon as they appear") {
   LogLines log;
   Watched watched(quick(Values::Gradients));

@@ -150,6 +150,10 @@ struct FakeRun {
       shown.section = 2;
       shown.index = {static_cast<int64_t>(sequence), y};
       shown.value = static_cast<float>(x) / 4;
+      shown.text = x == 11 ? "9007199254740993" : x == 12 ? "1e+300" : x == 13 ? "3+4i" : x == 14 ? "NaN" : "2.5";
+      if (x == 11) shown.value = 9007199254740992;
+      if (x == 12) shown.value = 1e300;
+      if (x == 14) shown.value = std::numeric_limits<double>::quiet_NaN();
       return shown;
     };
   }
@@ -580,7 +584,16 @@ TEST_CASE("the value under a pixel has its section, name and index") {
   server.show(9);
   const Reply reply = server.get("/value?seq=9&x=10&y=20");
   CHECK(reply.status == 200);
-  CHECK(Json::parse(reply.body) == Json({{"section", 2}, {"name", "fc.weight"}, {"index", {9, 20}}, {"value", 2.5}}));
+  CHECK(Json::parse(reply.body) ==
+        Json({{"section", 2}, {"name", "fc.weight"}, {"index", {9, 20}}, {"value", 2.5}, {"text", "2.5"}}));
+  // Exactly: an integer that no float64 has, and what is no number of JSON in words.
+  const auto value_at = [&](int x) { return Json::parse(server.get("/value?seq=9&y=2&x=" + std::to_string(x)).body); };
+  CHECK(value_at(11)["value"].get<int64_t>() == 9007199254740993);
+  CHECK(value_at(12)["value"] == 1e300);
+  CHECK(value_at(13)["text"] == "3+4i");
+  CHECK(value_at(13)["value"] == 3.25);
+  CHECK(value_at(14)["text"] == "NaN");
+  CHECK(value_at(14)["value"].is_null());
   CHECK(server.get("/value?seq=9&x=0&y=20").status == 204);
   CHECK(server.get("/value?seq=8&x=10&y=20").status == 204);  // not the newest picture
   CHECK(server.get("/value?seq=9&x=640&y=20").status == 204);

@@ -473,7 +473,9 @@ void LiveClient::Shared::ask_values() {
         shown.section = json.value("section", size_t{0});
         for (const auto& i : json["index"]) shown.index.push_back(i.is_number_integer() ? i.get<int64_t>() : 0);
         const auto value = json.find("value");
-        shown.value = value != json.end() && value->is_number() ? value->get<float>() : NAN;
+        shown.value = value != json.end() && value->is_number() ? value->get<double>() : NAN;
+        const auto exact = json.find("text");
+        if (exact != json.end() && exact->is_string()) shown.text = exact->get<std::string>();
         asked.value = std::move(shown);
       }
     }

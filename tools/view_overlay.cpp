@@ -331,7 +331,7 @@ void draw_section_info(const TextCanvas& canvas, const WindowLayout& window, con
   const std::string name = picture.sections[section].name;
   // The value's line is there also while no value is known: the panel shall not jump under the mouse.
   const std::string index = value ? index_text(value->index) : "";
-  const std::string number_there = value ? number(value->value) : "";
+  const std::string number_there = !value ? "" : value->text.empty() ? number(value->value) : value->text;
   int width = text_width(name, px(13));
   for (const auto& line : lines) width = std::max(width, text_width(line.text, size));
   width = std::max(width, text_width(index + "   " + number_there, px(13)));

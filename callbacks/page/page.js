@@ -507,7 +507,7 @@ function showInspect() {
   const parts = [[section.name, "strong"], `${section.kind}, ${times(section.shape)} ${section.dtype} on ${section.device}`];
   const { value } = pointer || {};
   if (value && value.name === section.name) {
-    parts.push([`[${value.index.join(", ")}] = ${value.value === null ? "not finite" : Number(value.value.toPrecision(6))}`, "strong"]);
+    parts.push([`[${value.index.join(", ")}] = ${value.text}`, "strong"]);
   }
   if (section.shown_as) parts.push([section.shown_as, "warn"]);
   parts.push(...numbersOf(section));
