@@ -367,6 +367,24 @@ TEST_CASE("a window opens again after it was closed, however it ended before") {
   CHECK(soon([&] { return window.viewer_pid() > 0; }));
 }
 
+TEST_CASE("a window that was closed in one run opens in another, and shows that one") {
+  World first, second;
+  FakeDisplay display;
+  first.serve();
+  second.serve();
+  const std::string out = first.folder + "/out";
+  Window window(with(first.script("viewer", "echo \"$*\" >> " + out + "\nexec sleep 1000\n")));
+  window.open(first.run);
+  REQUIRE(soon([&] { return has(text_of(out), first.run.logdir + "\n"); }));
+  window.close();
+  window.open(second.run);
+  CHECK(soon([&] { return has(text_of(out), second.run.logdir + "\n"); }));
+  const int pid = window.viewer_pid();
+  REQUIRE(pid > 0);
+  window.close();
+  CHECK(::kill(pid, 0) == -1);
+}
+
 TEST_CASE("several windows of one process have a viewer each") {
   World world, other;
   FakeDisplay display;
