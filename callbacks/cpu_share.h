@@ -29,6 +29,7 @@ class CpuShare {
   void pay(double seconds);
   /// From when on the next picture may be given.
   Clock::time_point free_from() const;
+  double max_share() const { return max_share_; }
   /// Moving average of what was used, as a share of one core.
   double used() const;
 

@@ -476,7 +476,7 @@ class LiveEndpoints::Http : public httplib::Server {
     live.viewers = viewers();
     live.max_viewers = options_.max_viewers;
     live.server_cpu = view_.cpu().used();
-    live.max_server_cpu = options_.max_cpu;
+    live.max_server_cpu = view_.cpu().max_share();
     set_json(response, json_of(live, run_, view_.run().logdir, view_.run().directory));
   }
 

@@ -16,7 +16,6 @@ namespace beholder {
 
 struct EndpointOptions {
   int max_viewers = 0, jpeg_quality = 0;
-  double max_cpu = 0;
   OwnNames names;
 };
 

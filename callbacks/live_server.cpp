@@ -225,7 +225,6 @@ void LiveServer::open(const Run& run) {
   EndpointOptions endpoint_options;
   endpoint_options.max_viewers = options_.max_viewers;
   endpoint_options.jpeg_quality = options_.jpeg_quality;
-  endpoint_options.max_cpu = options_.max_cpu;
   endpoint_options.names = own_names(options_.address, allowed_hosts(options_));
   open->endpoints = std::make_unique<LiveEndpoints>(*open->view, open->run, endpoint_options);
   ConnectionLimits limits;

@@ -24,8 +24,9 @@ struct LiveServerOptions {
   std::string token;      ///< at least 8 letters, digits, - or _; empty = 256 random bits of the system
   int max_viewers = 64;   ///< pictures, streams and downloads at once, 1..1000; more are told to try again (503)
   int jpeg_quality = 90;  ///< 1..100
-  /// CPU time of the server's own threads, as a share of one core, above 0 to 64. Beyond it viewers get fewer pictures,
-  /// down to one a second each. Where the training leaves no core idle, 3 % of a core is the limit.
+  /// CPU time of the server's own threads, as a share of one core, above 0 to 64; half of Options::max_background at
+  /// most, which it is a part of. Beyond it viewers get fewer pictures, down to one a second each. Where the training
+  /// leaves no core idle, 3 % of a core is the limit.
   double max_cpu = 0.2;
 };
 

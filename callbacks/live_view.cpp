@@ -9,6 +9,7 @@
 #include <exception>
 #include <utility>
 
+#include "beholder/state.h"
 #include "beholder/threads.h"
 
 namespace beholder {
@@ -22,6 +23,12 @@ constexpr auto kLookAtMachine = std::chrono::milliseconds(500);
 // How long a viewer is kept from a picture by the budget: what viewers ask besides pictures could use all of it.
 constexpr auto kLongestPause = std::chrono::seconds(1);
 constexpr size_t kMostRecordings = 1000;
+
+/// Half of the budget of all our threads at most: the other half is for making the pictures.
+double share_of(const Run& run, double max_cpu) {
+  const double all = run.state ? run.state().max_background : 0;
+  return all > 0 ? std::min(max_cpu, all / 2) : max_cpu;
+}
 
 bool same_films(const std::vector<RecordingFile>& a, const std::vector<RecordingFile>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
@@ -85,7 +92,7 @@ std::vector<RecordingFile> recordings_in(const std::string& directory) {
   return films;
 }
 
-LiveView::LiveView(const Run& run, double max_cpu) : run_(run), cpu_(max_cpu, run.bill) {
+LiveView::LiveView(const Run& run, double max_cpu) : run_(run), cpu_(share_of(run, max_cpu), run.bill) {
   if (auto picture = run_.last_picture ? run_.last_picture() : nullptr) show(std::move(picture));
   recordings_ = recordings_in(run_.directory);
   note_settings();

@@ -123,6 +123,7 @@ struct FakeRun {
   TemporaryFolder folder;
   Run run;
   std::atomic<int> states{0};           // how often it was asked for its state
+  double max_background = 0;            // set before the server opens; 0 = nobody says
   std::shared_ptr<const Picture> last;  // set before the server opens
 
   explicit FakeRun(bool with_folder = true) {
@@ -135,6 +136,7 @@ struct FakeRun {
       State state;
       state.step = 1234;
       state.fps_real = std::numeric_limits<double>::quiet_NaN();
+      state.max_background = max_background;
       state.not_shown = {{"empty.weight", "empty"}};
       CallbackState callback;
       callback.name = "recorder";
@@ -1580,6 +1582,50 @@ TEST_CASE("what the server's threads use is billed to the run, whoever asks for 
     CHECK(server.get("/frame?format=png").status == 200);
   }
   CHECK(billed - before > 20 * 0.0002);  // a PNG of 640 x 360 takes more than a millisecond
+}
+
+TEST_CASE("viewers leave half of the budget of all threads to the pictures") {
+  const auto share = [](double all, double max_cpu) {
+    FakeRun run;
+    run.max_background = all;
+    LiveServerOptions options;
+    options.max_cpu = max_cpu;
+    Server server(options, &run);
+    return server.state()["counters"]["max_server_cpu"].get<double>();
+  };
+  CHECK(share(0.1, 0.3) == 0.05);
+  CHECK(share(0.1, 0.01) == 0.01);
+  CHECK(share(0, 0.3) == 0.3);
+}
+
+TEST_CASE("what the server's threads use is billed by their own clocks") {
+  FakeRun run;
+  std::atomic<int64_t> billed_ns{0};
+  run.run.bill = [&](double seconds) { billed_ns += static_cast<int64_t>(1e9 * seconds); };
+  Server server({}, &run);
+  const auto used = [] {
+    double seconds = 0;
+    for (const auto& thread : own_threads()) {
+      if (thread.name.rfind("bh live", 0) == 0) seconds += thread.cpu_seconds;
+    }
+    return seconds;
+  };
+  // Pictures, states and what is refused, on connections that stay.
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 3; ++i) clients.push_back(std::make_unique<Client>(server.port));
+  uint64_t sequence = 0;
+  REQUIRE(eventually([&] {
+    server.show(++sequence);
+    for (auto& client : clients) {
+      for (const char* path : {"/frame?format=png&captions=1", "/state", "/nothing"}) {
+        client->send(Server::request("GET", path));
+        client->read();
+      }
+    }
+    return used() > 0.3;
+  }));
+  const double of_clocks = used();
+  CHECK(eventually([&] { return 1e-9 * static_cast<double>(billed_ns.load()) > 0.85 * of_clocks; }));
 }
 
 TEST_CASE("the budget makes pictures fewer, and settings none the slower") {

@@ -66,7 +66,7 @@ class Server {
     live.token = kToken;
     live.nonce = "00112233445566778899aabbccddeeff";
     live.version = "0";
-    endpoints_ = std::make_unique<LiveEndpoints>(*view_, live, EndpointOptions{4, 50, 64.0, {}});
+    endpoints_ = std::make_unique<LiveEndpoints>(*view_, live, EndpointOptions{4, 50, {}});
 
     const int listening = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     must(listening >= 0, "no socket");
