@@ -15,6 +15,7 @@
 #include "beholder/beholder.h"
 #include "beholder/capture.h"
 #include "beholder/colormaps.h"
+#include "beholder/narrowing.h"
 #include "beholder/plan.h"
 #include "beholder/renderer.h"
 #include "beholder/rendering.h"
@@ -143,7 +144,7 @@ void check_same(const Painted& found, const Painted& expected) {
   for (size_t i = 0; i < found.numbers.size(); ++i) {
     const SectionNumbers &f = found.numbers[i], &e = expected.numbers[i];
     CHECK((f.min == e.min && f.max == e.max && f.zeros == e.zeros && f.nans == e.nans && f.infs == e.infs));
-    CHECK(f.absent == e.absent);
+    CHECK((f.absent == e.absent && f.beyond == e.beyond));
     CHECK(close(f.sum, e.sum, e.squares));  // another order of summation
     CHECK(close(f.squares, e.squares, e.squares));
     CHECK(close(f.previous_squares, e.previous_squares, e.previous_squares));
@@ -160,10 +161,13 @@ Tensor some_values(std::mt19937& random, const ViewPlan& view) {
     if (trouble == 0) part.fill_(0.25F);
     if (trouble == 1) make_absent(part);
     if (trouble > 5) continue;
-    for (int64_t k = 0; k < std::min<int64_t>(6, staged.count); ++k) {
+    for (int64_t k = 0; k < std::min<int64_t>(8, staged.count); ++k) {
       Tensor one = part.narrow(0, static_cast<int64_t>(random() % static_cast<uint64_t>(staged.count)), 1);
       if (k % 4 == 3) {
         make_absent(one);
+      } else if (k > 4) {
+        const auto bits = static_cast<int32_t>(trouble % 2 == 0 ? kAboveBits : kBelowBits);
+        one.view(torch::kInt).fill_(bits);
       } else {
         one.fill_(k % 4 == 0 ? kNan : k % 4 == 1 ? kInf : -kInf);
       }
@@ -336,6 +340,7 @@ TEST_CASE("a training's RGB array stands beside its others as it is") {
 TEST_CASE("both painters paint the same, whatever stands beside what") {
   fake_device::reset();
   int mixed = 0;
+  double values_beyond = 0;
   for (uint32_t seed = 0; seed < 150; ++seed) {
     std::mt19937 random(seed);
     torch::manual_seed(seed);
@@ -360,12 +365,14 @@ TEST_CASE("both painters paint the same, whatever stands beside what") {
     for (const auto range : {ColourRange::Section, ColourRange::All, ColourRange::Centred}) {
       INFO("seed " << seed << ", range " << static_cast<int>(range) << ", " << to_string(settings.layout));
       const Painted expected = on_cpu(view, values, previous, range, table);
+      for (const auto& numbers : expected.numbers) values_beyond += numbers.beyond;
       check_same(on_device(both, values, previous, range, table), expected);
       const Tensor there = previous.defined() ? previous.to(fake_device::device()) : previous;
       check_same(on_device(device_view, values.to(fake_device::device()), there, range, table), expected);
     }
   }
   CHECK(mixed > 30);
+  CHECK(values_beyond > 100);
   CHECK(fake_device::races().size() == 0);
 }
 
