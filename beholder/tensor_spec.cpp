@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Layout.h>
+#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <functional>
@@ -21,6 +22,12 @@ bool fits_geometry(const std::vector<int64_t>& sizes) {
 }
 
 bool is_picture(const std::vector<int64_t>& sizes) { return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3); }
+
+/// LibTorch converts it to float. (What it only stores, such as Bits8, it does not.)
+bool holds_numbers(c10::ScalarType dtype) {
+  return c10::isIntegralType(dtype, /*includeBool=*/true) || c10::isFloatingType(dtype) || c10::isComplexType(dtype) ||
+         c10::isQIntType(dtype);
+}
 
 }  // namespace
 
@@ -113,6 +120,8 @@ TensorSpec describe(const Candidate& candidate) {
     spec.sizes = tensor.sizes().vec();
     if (tensor.is_meta()) {
       spec.refusal = "a meta tensor, which has no values";
+    } else if (!holds_numbers(spec.dtype)) {
+      spec.refusal = std::string("of a dtype that holds no numbers, ") + c10::toString(spec.dtype);
     } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
       spec.refusal = "empty";
     } else if (!fits_geometry(spec.sizes)) {

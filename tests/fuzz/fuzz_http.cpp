@@ -57,7 +57,7 @@ class Server {
     run.state = [] { return State(); };
     run.last_picture = [picture] { return picture; };
     run.value_at = [](uint64_t, int x, int y) -> std::optional<ShownValue> {
-      return ShownValue{static_cast<size_t>(x) % 3, {x, y}, 1.5f};
+      return ShownValue{static_cast<size_t>(x) % 3, {x, y}, 1.5, "1.5"};
     };
     view_ = std::make_unique<LiveView>(run, 64.0);
     LiveRun live;
