@@ -139,7 +139,7 @@ class ForwardHooks {
   struct Arming;
 
   std::vector<Root> roots_;
-  std::shared_ptr<Found> found_;  // by the last arm(); null where there are other roots since
+  std::shared_ptr<Found> found_;            // by the last arm(); null where there are other roots since
   std::shared_ptr<Subscriber> subscriber_;  // the hook and its count; shared with an Arming that outlives us elsewhere
   std::shared_ptr<Arming> arming_;          // null when not armed
 
