@@ -148,7 +148,6 @@ class ActivationWatch : public std::enable_shared_from_this<ActivationWatch> {
   const int forks_;
   const std::shared_ptr<Watcher> main_;  // of the training thread
   bool on_ = false;                      // likewise
-  bool hooks_stale_ = true;
 
   std::atomic<bool> armed_{false}, came_{false};
   std::atomic<int> guests_{0};

@@ -103,6 +103,7 @@ struct Beholder::Impl {
   std::shared_ptr<const Plan> fitting_plan() const;
   std::shared_ptr<const Plan> plan_within_patience(Clock::time_point now);
   void ask_for_plan(std::vector<TensorSpec> specs, bool nothing);
+  void request_plan(std::vector<TensorSpec> specs, bool nothing);
   SlotLease lease_of(const std::shared_ptr<const Plan>& plan) const;
   void submit(SlotLease lease, Clock::time_point now);
   void dropped_picture(Clock::time_point now, Clock::duration retry = Schedule::kLookAgain);
@@ -262,11 +263,10 @@ void Beholder::Impl::prepare() {
     armed_by_attach = watch->on();
   } else if (current.values == Values::Parameters || current.values == Values::Buffers) {
     collect(nullptr, nullptr);
-    std::vector<TensorSpec> specs;
-    for (const auto& candidate : candidates) specs.push_back(describe(candidate));
+    const bool nothing = candidates.empty();
+    // Also where one is being made: that is of what was attached before.
+    request_plan(places.merged(nullptr, candidates, current, nothing), nothing);
     candidates.clear();
-    const bool nothing = specs.empty();
-    ask_for_plan(std::move(specs), nothing);
   }
 }
 
@@ -438,7 +438,10 @@ bool Beholder::Impl::gather_matched(const Plan& plan, const SlotLease& lease) {
 }
 
 void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing) {
-  if (pipeline.planning()) return;
+  if (!pipeline.planning()) request_plan(std::move(specs), nothing);
+}
+
+void Beholder::Impl::request_plan(std::vector<TensorSpec> specs, bool nothing) {
   PlanRequest request;
   request.settings = current;
   request.revision = seen_revision;

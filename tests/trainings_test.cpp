@@ -537,6 +537,17 @@ TEST_CASE("the first update() shows parameters, a single one too; the second sho
     watched.beholder.update();
     CHECK(watched.beholder.state().captured == 1);
   }
+  SECTION("parameters of modules that are attached one after the other") {
+    Watched watched(options_for(Values::Parameters));
+    std::vector<nn::Linear> all;
+    for (int i = 0; i < 8; ++i) {
+      all.emplace_back(3, 2);
+      watched.beholder.attach(all.back(), "m" + std::to_string(i));
+    }
+    watched.beholder.update();
+    CHECK(watched.beholder.state().captured == 1);
+    CHECK(watched.names_shown().size() == 16);
+  }
   SECTION("arrays") {
     Watched watched(options_for(Values::Arrays));
     watched.beholder.update({{"a", torch::ones({3})}});
