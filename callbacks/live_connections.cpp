@@ -297,6 +297,9 @@ void LiveConnections::loop() {
   returned.reserve(static_cast<size_t>(limits_.max_connections) + 1);
   for (;;) {
     const int count = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), wait_time_ms());
+    // First of all: what is told after this wakes the next round.
+    for (uint64_t ignored; ::read(event_, &ignored, sizeof ignored) > 0;) {
+    }
     bool ended;
     std::list<std::thread> finished;
     returned.clear();
@@ -316,12 +319,7 @@ void LiveConnections::loop() {
     bool somebody_left = false;
     for (int i = 0; i < count; ++i) {
       const int descriptor = events[i].data.fd;
-      if (descriptor == event_) {
-        uint64_t ignored;
-        while (::read(event_, &ignored, sizeof ignored) > 0) {
-        }
-        continue;
-      }
+      if (descriptor == event_) continue;
       if (descriptor == listening_) {
         accept_all();
         continue;

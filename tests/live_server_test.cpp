@@ -32,12 +32,14 @@
 #include <set>
 #include <sstream>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/cpu_share.h"
 #include "beholder/callbacks/live_access.h"
 #include "beholder/callbacks/live_actions.h"
+#include "beholder/callbacks/live_connections.h"
 #include "beholder/callbacks/live_encodings.h"
 #include "beholder/callbacks/live_file.h"
 #include "beholder/state.h"
@@ -1755,6 +1757,49 @@ TEST_CASE("it ends within a second, whoever waits, streams, stalls or says nothi
   }
   CHECK(fastest < (kSanitized ? 10 : 1));
   CHECK(eventually([&] { return open_descriptors() == descriptors && threads_of_this_process() == threads; }));
+}
+
+TEST_CASE("it ends whenever it is told to, also while its loop has just been woken by something else") {
+  struct Progress {
+    std::atomic<int> rounds{0};
+    std::atomic<bool> done{false};
+  };
+  const auto progress = std::make_shared<Progress>();  // outlives a thread that hangs
+  const int wished = kSanitized ? 1000 : 5000;
+  std::thread([progress, wished] {
+    for (; progress->rounds < wished; ++progress->rounds) {
+      const int listening = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+      sockaddr_in at{};
+      at.sin_family = AF_INET;
+      at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      socklen_t size = sizeof at;
+      ::bind(listening, reinterpret_cast<const sockaddr*>(&at), size);
+      ::listen(listening, 8);
+      ::getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size);
+      ConnectionLimits limits;
+      limits.max_threads = limits.max_connections = 4;
+      LiveConnections connections(
+          listening, limits, [](Exchange& exchange) { exchange.write("HTTP/1.1 204 No Content\r\n\r\n", 27); }, [] {},
+          [](double) {});
+      if (progress->rounds % 2 != 0) {  // a client that asks and is gone
+        Client client(ntohs(at.sin_port));
+        client.send("GET / HTTP/1.1\r\n\r\n");
+      }
+      const auto end = Clock::now() + std::chrono::microseconds(progress->rounds * 7 % 300);
+      while (Clock::now() < end) {
+      }
+      connections.stop(0ms);
+    }
+    progress->done = true;
+  }).detach();
+  int before = -1;
+  while (!progress->done && std::exchange(before, progress->rounds.load()) != progress->rounds) {
+    for (const auto end = Clock::now() + kDeadline;
+         !progress->done && progress->rounds == before && Clock::now() < end;) {
+      std::this_thread::sleep_for(10ms);
+    }
+  }
+  CHECK(progress->rounds == wished);
 }
 
 TEST_CASE("a taken port is passed over by default, and one clear error where it was asked for") {
