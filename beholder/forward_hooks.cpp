@@ -20,6 +20,7 @@
 #include <torch/nn/modules/embedding.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -50,7 +51,8 @@ ByteRange byte_range(const at::Tensor& tensor) {
   const void* storage = tensor.storage().data();
   if (storage == nullptr) return {};
   int64_t last_element = 0;
-  for (int64_t i = 0; i < tensor.dim(); ++i) last_element += (tensor.size(i) - 1) * tensor.stride(i);
+  const at::IntArrayRef sizes = tensor.sizes(), strides = tensor.strides();
+  for (size_t i = 0; i < sizes.size(); ++i) last_element += (sizes[i] - 1) * strides[i];
   const auto item_size = static_cast<int64_t>(tensor.element_size());
   const uintptr_t begin =
       reinterpret_cast<uintptr_t>(storage) + static_cast<uintptr_t>(tensor.storage_offset() * item_size);
@@ -289,8 +291,9 @@ struct ForwardHooks::Arming {
   /// Shares bytes with the parameter's gradient, as of now.
   bool has_gradient_in(const Found::Parameter& parameter, const ByteRange& range) const {
     return std::any_of(parameter.tensors.begin(), parameter.tensors.end(), [&](uint32_t i) {
-      // grad() of a non-leaf would warn
-      return tensors[i].is_leaf() && byte_range(tensors[i].grad()).overlaps(range);
+      if (!tensors[i].is_leaf()) return false;  // grad() would warn
+      const at::Tensor& gradient = tensors[i].grad();
+      return gradient.defined() && byte_range(gradient).overlaps(range);
     });
   }
   bool requires_grad(const Found::Parameter& parameter) const {
@@ -354,7 +357,7 @@ struct ForwardHooks::Arming {
     return std::any_of(states.begin(), states.end(), [&](const ModuleState& state) { return state.computed(tensor); });
   }
 
-  /// At the end of a candidate: reports its output if it is a module's.
+  /// At the end of a candidate: reports its output if it is a module's. REQUIRES that nobody is told of operators.
   void report(const ParameterUse& use, const std::vector<c10::IValue>& outputs) {
     if (outputs.empty() || !outputs[0].isTensor()) return;  // empty when the operator threw
     const at::Tensor& output = outputs[0].toTensor();
@@ -412,7 +415,6 @@ struct ForwardHooks::Arming {
   }
 
   void call_hook(const Output& output) {
-    const at::RecordFunctionGuard unseen(/*is_enabled=*/false);
     const c10::AutoGradMode autograd_off(false);
     try {
       subscriber->hook(output);
@@ -494,15 +496,20 @@ struct ForwardHooksThread {
     }
   }
 
-  /// Looking at the inputs of each operator; in wall time, since the clock of a thread's CPU time takes longer than
-  /// that.
+  /// Looking at the inputs of each operator, every eighth of which stands for those after it; in wall time, since the
+  /// clock of a thread's CPU time takes longer than that.
   struct LookingMeter {
     using Clock = std::chrono::steady_clock;
+    static constexpr uint32_t kOneOf = 8;
     ForwardHooksThread& thread;
-    const Clock::time_point begun = Clock::now();
+    const bool measures = thread.looks++ % kOneOf == 0;
+    const Clock::time_point begun = measures ? Clock::now() : Clock::time_point{};
     ~LookingMeter() {
-      const double looked = std::chrono::duration<double>(Clock::now() - begun).count();
-      thread.bill(kTellingSeconds + std::min(looked, kLookingSeconds));
+      if (measures) {
+        const double looked = std::chrono::duration<double>(Clock::now() - begun).count();
+        thread.look_seconds = std::min(looked, kLookingSeconds);
+      }
+      thread.bill(kTellingSeconds + thread.look_seconds);
     }
   };
 
@@ -534,12 +541,37 @@ struct ForwardHooksThread {
   /// Nobody else listens to operators.
   static bool listens_alone() { return at::getStepCallbacks(at::RecordScope::FUNCTION).callbacks_.size() == 1; }
 
+  /// Which operators of LibTorch itself call others. Not to be told of these costs about as much as being told of one
+  /// of them, so it is done where there are some. By the address of the name, which is the operator's own; where two
+  /// share a place, the later one has it.
+  class Habits {
+   public:
+    struct Habit {
+      const char* name = nullptr;
+      bool nests = false;
+    };
+    /// Of the operator; one that is not known yet is watched once.
+    Habit& of(const char* name) {
+      Habit& habit = habits_[(reinterpret_cast<uintptr_t>(name) >> 4) % habits_.size()];
+      if (habit.name != name) habit = {name, false};
+      return habit;
+    }
+
+   private:
+    std::array<Habit, 512> habits_{};
+  };
+
   /// What is nested in an operator of LibTorch itself is not looked at, whether it touches a parameter or not: so it
-  /// need not be told of, as long as nobody else listens.
-  void hush_nested(const at::RecordFunction& function) {
+  /// need not be told of, as long as nobody else listens. Nor what is done for the report of one that `reports`.
+  void hush_nested(const at::RecordFunction& function, bool reports) {
     constexpr std::string_view kOwn = "aten::";
-    const std::string_view name = function.name();
-    if (name.substr(0, kOwn.size()) != kOwn || name == "aten::_backward" || !listens_alone()) return;
+    const char* const name = function.name();
+    if (std::string_view(name).substr(0, kOwn.size()) != kOwn || std::strcmp(name, "aten::_backward") == 0) return;
+    Habits::Habit& habit = habits.of(name);
+    if ((!habit.nests && !reports) || !listens_alone()) {
+      watched = &habit;
+      return;
+    }
     at::enableRecordFunction(false);
     hushed = true;
   }
@@ -552,6 +584,7 @@ struct ForwardHooksThread {
       thread.forget_inactive();
       return nullptr;
     }
+    if (Habits::Habit* const outer = std::exchange(thread.watched, nullptr)) outer->nests = true;
     const LookingMeter meter{thread};
     if (thread.backward_depth > 0 || thread.in_operator) return nullptr;
     std::unique_ptr<OperatorContext> context;
@@ -574,18 +607,26 @@ struct ForwardHooksThread {
     }
     if (has_inactive) thread.forget_inactive();  // disarmed by another thread
     thread.in_operator = context != nullptr;
-    if (!thread.armings.empty()) thread.hush_nested(function);
+    if (!thread.armings.empty()) thread.hush_nested(function, context && !context->candidates.empty());
     return context;
   }
 
   static void operator_end(const at::RecordFunction& function, at::ObserverContext* context) {
     ForwardHooksThread* const thread = current();
     if (thread == nullptr) return;
-    if (std::exchange(thread->hushed, false)) at::enableRecordFunction(true);
+    thread->watched = nullptr;
+    struct Hush {
+      const bool on;
+      ~Hush() {
+        if (on) at::enableRecordFunction(true);
+      }
+    } const hush{std::exchange(thread->hushed, false)};
     if (context == nullptr) return;
     thread->in_operator = false;
     auto& candidates = static_cast<OperatorContext*>(context)->candidates;
     if (candidates.empty()) return;
+    std::optional<at::RecordFunctionGuard> unseen;
+    if (!hush.on) unseen.emplace(/*is_enabled=*/false);
     const ReportingMeter meter{*thread, *candidates[0].first, candidates[0].second.parameters[0]};
     for (auto& [arming, use] : candidates) {
       if (arming->active) arming->report(use, function.outputs());
@@ -614,6 +655,10 @@ struct ForwardHooksThread {
   int backward_depth = 0;
   bool in_operator = false;                      // inside an operator that has an OperatorContext
   bool hushed = false, hushed_backward = false;  // inside an operator, a backward, of which nothing is told
+  Habits habits;
+  Habits::Habit* watched = nullptr;  // of the operator that has just begun, if it shall be seen whether it nests others
+  uint32_t looks = 0;
+  double look_seconds = 0;  // of the last look that was measured
   static thread_local bool
       destroyed;  // of a type that needs no destructor, so it can be asked until the thread is gone
 };
