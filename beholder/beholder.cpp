@@ -93,7 +93,10 @@ struct Beholder::Impl {
   void collect(const ArraysOrFunction* arrays, const FrameOrFunction* frame);
   void show_collected(Clock::time_point now);
   bool show_with(const std::shared_ptr<const Plan>& plan, Clock::time_point now);
-  bool gather_matched(const Plan& plan, const SlotLease& lease);
+  struct Gathered {
+    size_t good = 0, refused = 0;
+  };
+  Gathered gather_matched(const Plan& plan, const SlotLease& lease);
 
   bool finish_activations(Clock::time_point now);
   void wait_for_activations(Clock::time_point now);
@@ -325,6 +328,7 @@ void Beholder::Impl::collect(const ArraysOrFunction* arrays, const FrameOrFuncti
     case Values::Activations: break;
   }
   if (refusals.empty()) return;
+  forget_old(refusals);
   for (auto& candidate : candidates) candidate.refusal = find_refusal(refusals, *candidate.name, candidate.tensor);
 }
 
@@ -375,66 +379,69 @@ void Beholder::Impl::show_collected(Clock::time_point now) {
   }
   const bool nothing = candidates.empty() || (!any && current.values == Values::Gradients);
   // With the plan that is there; else with one that comes soon.
-  bool asked = false;
+  bool asked = false, tried = false;
   for (auto plan = fitting_plan();; plan = plan_within_patience(now)) {
     const bool usable =
         plan && places.find(*plan, index_of(plan), candidates, current, nothing, nothing_to_show(current.values));
     if (usable && show_with(plan, now)) return;
-    if (!usable || places.misfits()) {
-      if (asked) break;
-      asked = true;
-      // Arrays that were passed, but cannot be shown, are named by the plan.
-      ask_for_plan(places.merged(plan.get(), candidates, current, nothing), nothing);
-      continue;
-    }
-    return;
+    // Once more where only now it is known that nothing can be read.
+    if (asked && (tried || !usable)) break;
+    asked = true;
+    tried = usable;
+    // Arrays that were passed, but cannot be shown, are named by the plan.
+    ask_for_plan(places.merged(plan.get(), candidates, current, nothing), nothing);
   }
   schedule.look_again(now);
 }
 
-/// False where nothing was captured, and another plan may help.
+/// False where nothing could be read: a plan that knows it says so.
 bool Beholder::Impl::show_with(const std::shared_ptr<const Plan>& plan, Clock::time_point now) {
   SlotLease lease = lease_of(plan);
   if (!lease) {
     dropped_picture(now);
     return true;
   }
-  if (!gather_matched(*plan, lease)) {
-    dropped_picture(now);
-    return true;
-  }
-  // What has no place in it gets one for the next picture.
-  if (places.misfits())
+  const Gathered gathered = gather_matched(*plan, lease);
+  if (gathered.refused > 0 && gathered.good == 0) return false;
+  // What has no place in it gets one for the next picture, and what cannot be read is named by it.
+  if (places.misfits() || gathered.refused > 0)
     ask_for_plan(places.merged(plan.get(), candidates, current, /*nothing=*/false), /*nothing=*/false);
   if (known_by_name(current.values)) places.captured(candidates);
   submit(std::move(lease), now);
   return true;
 }
 
-/// False where a tensor could not be read: the next picture goes without it.
-bool Beholder::Impl::gather_matched(const Plan& plan, const SlotLease& lease) {
-  size_t i = 0;
-  try {
-    for (; i < candidates.size(); ++i) {
-      constexpr size_t kAhead = 4;
-      if (i + kAhead < candidates.size() && places.at(i + kAhead).fit == Fit::Whole)
-        prefetch_values(*index, places.at(i + kAhead).tensor, candidates[i + kAhead].tensor);
-      const Places::Place& place = places.at(i);
-      if (!is_gathered(place.fit)) continue;
-      if (!index->direct[place.tensor].possible && !plan.tensors[place.tensor].refusal.empty()) continue;
-      gather(plan, *index, *lease, place.tensor, candidates[i].tensor, place.fit);
-      if (place.renamed) (*lease).present[place.tensor].name = *candidates[i].name;
-    }
-    record_filled(*lease);
-    return true;
-  } catch (const std::exception& e) {
-    record_filled(*lease);  // what was begun is still waited for
-    if (i == candidates.size()) throw;
+/// A tensor that cannot be read is refused, and the others are gathered without it.
+Beholder::Impl::Gathered Beholder::Impl::gather_matched(const Plan& plan, const SlotLease& lease) {
+  Gathered gathered;
+  std::string first_refused;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    constexpr size_t kAhead = 4;
+    if (i + kAhead < candidates.size() && places.at(i + kAhead).fit == Fit::Whole)
+      prefetch_values(*index, places.at(i + kAhead).tensor, candidates[i + kAhead].tensor);
+    const Places::Place& place = places.at(i);
+    if (!is_gathered(place.fit)) continue;
+    if (!index->direct[place.tensor].possible && !plan.tensors[place.tensor].refusal.empty()) continue;
     const std::string& name = *candidates[i].name;
-    refuse(refusals, name, candidates[i].tensor, unreadable(e));
-    pipeline.errors().report("update()", name + " " + unreadable(e));
-    return false;
+    try {
+      gather(plan, *index, *lease, place.tensor, candidates[i].tensor, place.fit);
+    } catch (const std::exception& e) {
+      candidates[i].refusal = &refuse(refusals, name, candidates[i].tensor, unreadable(e));
+      constexpr size_t kNamed = 20;  // names may be others at each update
+      if (gathered.refused++ == 0)
+        first_refused = (refusals.size() <= kNamed ? name : "another tensor") + ' ' + *candidates[i].refusal;
+      continue;
+    }
+    if (place.renamed) (*lease).present[place.tensor].name = name;
+    ++gathered.good;
   }
+  record_filled(*lease);  // also of what was begun and failed
+  if (gathered.refused > 0) {
+    const size_t more = gathered.refused - 1;
+    pipeline.errors().report("update()", first_refused + (more > 0 ? " (and " + std::to_string(more) + " more)" : ""),
+                             "it is left out, the training goes on");
+  }
+  return gathered;
 }
 
 void Beholder::Impl::ask_for_plan(std::vector<TensorSpec> specs, bool nothing) {

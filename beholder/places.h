@@ -52,7 +52,9 @@ class Places {
   /// A picture of these was captured.
   void captured(const std::vector<Candidate>& candidates) {
     ++captures_;
-    for (const auto& candidate : candidates) see(*candidate.name);
+    for (const auto& candidate : candidates) {
+      if (!candidate.refusal) see(*candidate.name);
+    }
     forget_some_names();
   }
   /// The same of a session's activations.

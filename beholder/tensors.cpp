@@ -40,12 +40,23 @@ std::string numbered(const std::string& name, const Taken& taken) {
 
 }  // namespace
 
-void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason) {
+const std::string& refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason) {
   constexpr std::chrono::seconds kFirst(2), kLongest(300);
   const auto before = refusals.find(name);
   const auto pause = before == refusals.end() ? kFirst : std::min(2 * before->second.pause, kLongest);
-  refusals.insert_or_assign(name, Refusal{std::chrono::steady_clock::now() + pause, pause, std::move(reason),
-                                          tensor.layout(), tensor.scalar_type(), tensor.device()});
+  const auto [added, is_new] =
+      refusals.insert_or_assign(name, Refusal{std::chrono::steady_clock::now() + pause, pause, std::move(reason),
+                                              tensor.layout(), tensor.scalar_type(), tensor.device()});
+  return added->second.reason;
+}
+
+void forget_old(Refusals& refusals) {
+  constexpr size_t kMost = 1000;
+  if (refusals.size() <= kMost) return;
+  const auto now = std::chrono::steady_clock::now();
+  for (auto it = refusals.begin(); it != refusals.end();) {
+    it = it->second.again + it->second.pause < now ? refusals.erase(it) : std::next(it);
+  }
 }
 
 const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor) {

@@ -61,8 +61,10 @@ struct Refusal {
 /// By name: the others are shown without them.
 using Refusals = std::unordered_map<std::string, Refusal>;
 
-/// Adds a refusal of this defined tensor.
-void refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason);
+/// Adds a refusal of this defined tensor. Returns its reason, valid until `refusals` changes for this name.
+const std::string& refuse(Refusals& refusals, const std::string& name, const at::Tensor& tensor, std::string reason);
+/// Keeps them few where names change at each update: where there are many, those that ended a while ago go.
+void forget_old(Refusals& refusals);
 /// Why this tensor is refused, or nullptr; valid until `refusals` changes.
 const std::string* find_refusal(const Refusals& refusals, const std::string& name, const at::Tensor& tensor);
 

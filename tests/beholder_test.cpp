@@ -1805,6 +1805,92 @@ TEST_CASE("a tensor whose memory was freed under its sizes is left out") {
   CHECK(log.count("fc.weight (cannot be read: its memory was freed)") == 1);
 }
 
+namespace {
+
+/// Of sizes, but without memory.
+Tensor hollow(int64_t size) {
+  Tensor tensor = torch::ones({size});
+  tensor.storage().set_data_ptr({nullptr, torch::kCPU});
+  tensor.storage().set_nbytes(0);
+  return tensor;
+}
+
+/// What the last picture shows with values of its own step.
+Names come(const Shown& picture) {
+  Names all;
+  if (picture) {
+    for (const auto& info : picture->sections) {
+      if (!info.absent_since) all.push_back(info.name);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a tensor that cannot be read takes no other out of a picture, however rarely update() is called") {
+  LogLines log;
+  Watched watched;
+  Net net;
+  net->fc->weight.storage().set_nbytes(0);
+  watched.beholder.attach(net);
+  REQUIRE(eventually([&] { return watched.beholder.state().host_bytes > 0; }));  // planned
+  const auto left_out = [&] { return watched.beholder.state().not_shown; };
+  for (size_t call = 1; call <= 3; ++call) {
+    watched.beholder.update(beholder::Now);
+    REQUIRE(watched.settle());
+    REQUIRE(watched.collector->count() == call);
+    CHECK(come(watched.collector->last()) == Names{"conv.weight", "conv.bias", "fc.bias"});
+    if (call == 1) {
+      REQUIRE(eventually([&] { return left_out().size() == 1; }));
+      CHECK(left_out()[0].first == "fc.weight");
+      CHECK(left_out()[0].second == "cannot be read: its memory was freed");
+      std::this_thread::sleep_for(2100ms);
+    } else if (call == 2) {  // it is tried again
+      REQUIRE(eventually([&] { return left_out().empty(); }));
+    }
+  }
+  CHECK(log.count("fc.weight cannot be read: its memory was freed") == 1);
+  CHECK(log.count("fc.weight (cannot be read: its memory was freed)") == 1);
+}
+
+TEST_CASE("arrays that cannot be read, under another name each time, keep no picture from the others") {
+  LogLines log;
+  Watched watched(quick(Values::Arrays));
+  REQUIRE(watched.next([&] {
+    watched.beholder.update({{"good", torch::ones({3})}, {"odd", torch::ones({3})}, {"odder", torch::ones({4})}});
+  }));
+  REQUIRE(watched.settle());
+  const size_t before = watched.collector->count();
+  for (size_t call = 1; call <= 40; ++call) {
+    const Arrays arrays{{"good", torch::full({3}, static_cast<float>(call))},
+                        {"odd " + std::to_string(call), hollow(3)},
+                        {"odder " + std::to_string(call), hollow(4)}};
+    watched.beholder.update(beholder::Now, arrays);
+    REQUIRE(watched.settle());
+    const Shown last = watched.collector->last();
+    REQUIRE(watched.collector->count() == before + call);
+    CHECK(come(last) == Names{"good"});
+    CHECK(section(last, "good")->statistics.max == static_cast<double>(call));
+  }
+  CHECK(log.count("update() failed: odd ") <= 20);  // other errors are told too
+  CHECK(log.count("update() failed: another tensor cannot be read: ") == 1);
+}
+
+TEST_CASE("where no tensor can be read the picture says so, and which") {
+  Watched watched(quick(Values::Arrays));
+  const Shown picture =
+      watched.next([](const Picture& p) { return !p.message.empty(); },
+                   [&] {
+                     watched.beholder.update(beholder::Now, Arrays{{"a", hollow(3)}, {"b", hollow(4)}});
+                   });
+  REQUIRE(picture);
+  CHECK(picture->message ==
+        "none of 2 arrays can be shown: a (cannot be read: its memory was freed), "
+        "b (cannot be read: its memory was freed)");
+  CHECK(watched.beholder.state().last_error == "a cannot be read: its memory was freed (and 1 more)");
+}
+
 // ---- budgets
 
 TEST_CASE("a moving rate is amount per time, however uneven the intervals") {

@@ -1,5 +1,6 @@
 // What a tensor looks like: types, layouts, ranks, special values, statistics, scaling, variance and change. All
 // through the same plan, gather, history and renderer as in a training, on the calling thread.
+#include <torch/library.h>
 #include <torch/torch.h>
 #include <torch/version.h>
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -259,6 +261,16 @@ TEST_CASE("quantized and mkldnn tensors are shown as dense ones") {
     check_shown_like_plain(some({8, 12}).to_mkldnn());
     check_shown_like_plain(some({2, 3, 40, 40}).to_mkldnn(), Kind::Activation);
   }
+}
+
+at::Tensor a_vendors_failure(const at::Tensor&, int64_t, const at::Tensor&) { throw std::runtime_error("a vendor's"); }
+
+TEST_CASE("what a backend cannot cut is made dense as a whole, whatever it throws") {
+  auto vendor = MAKE_TORCH_LIBRARY_IMPL(aten, SparseCsrCPU);
+  vendor.impl("index_select", TORCH_FN(a_vendors_failure));
+  const at::Tensor csr = (torch::rand({300, 900}) > 0.99).to(at::kFloat).to_sparse_csr();
+  REQUIRE_THROWS_AS(csr.index_select(0, torch::arange(3)), std::runtime_error);
+  check_shown_like_plain(csr);
 }
 
 TEST_CASE("what cannot be shown is named with a reason, and the rest is shown") {
