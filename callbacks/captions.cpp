@@ -98,12 +98,13 @@ std::string shortened_name(const std::string& name, bool keep_index,
       stays != std::string::npos && stays + 1 < last && name.find_first_not_of("0123456789", stays + 1) == last;
   if (index && keep_index) stays = dot_before(stays);
   if (stays == std::string::npos || fits(name)) return name;
-  std::string shorter;
-  for (size_t dot = name.find('.'); dot <= stays; dot = name.find('.', dot + 1)) {
-    shorter = "…" + name.substr(dot + 1);
-    if (fits(shorter)) break;
-  }
-  return shorter;
+  std::vector<size_t> dots;
+  for (size_t dot = name.find('.'); dot <= stays; dot = name.find('.', dot + 1)) dots.push_back(dot);
+  const auto without = [&](size_t dot) { return "…" + name.substr(dot + 1); };
+  // What is shorter fits where something longer does: a name may have a hundred thousand dots.
+  const auto first =
+      std::partition_point(dots.begin(), dots.end() - 1, [&](size_t dot) { return !fits(without(dot)); });
+  return without(*first);
 }
 
 std::shared_ptr<const CaptionedPicture> captioned(const Picture& picture, ClassicText classic) {

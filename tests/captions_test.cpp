@@ -244,6 +244,21 @@ int words_in(const std::shared_ptr<Picture>& picture, int least_gap) {
 
 }  // namespace
 
+TEST_CASE("a name of any number of components is shortened in a few steps") {
+  std::string name;
+  for (int i = 0; i < 100'000; ++i) name += "a.";
+  for (const size_t room : {size_t{1}, size_t{100}, name.size() - 1, name.size()}) {
+    int steps = 0;
+    const std::string text = shortened_name(name, true, [&](const std::string& shorter) {
+      ++steps;
+      return shorter.size() <= room;
+    });
+    CHECK(steps < 40);
+    CHECK(text.size() <= std::max<size_t>(room, 8));
+    CHECK(text.size() + 2 > std::min(room, name.size()));
+  }
+}
+
 TEST_CASE("a caption says where it is not the tensor's own values that are shown") {
   constexpr int kGap = 7;
   const auto words = [](int width, CaptionDetail details, bool complex) {

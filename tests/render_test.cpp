@@ -296,6 +296,51 @@ TEST_CASE("a frame stands alone, and the program says so") {
   CHECK(result.err.find("tensors not shown: 1, since a frame stands alone") != std::string::npos);
 }
 
+TEST_CASE("a tensor that is called a frame and cannot be one hides nothing") {
+  const Place place;
+  std::vector<WrittenTensor> tensors = {{"attn.0", "[12,8,8]", wave(768, 1)}, {"w", "[2,2]", wave(4, 0)}};
+  place.write("some.safetensors", good_file(tensors));
+  place.write("good.safetensors", good_file({tensors[1]}));
+  const Result some = place.run("render some.safetensors -o some.png --kind 'attn.*=frame'");
+  CAPTURE(some.err);
+  CHECK(some.status == 0);
+  CHECK(some.err ==
+        "beholder render: some.safetensors: 'attn.0' is not shown: a frame is (H, W) or (3, H, W); found [12, 8, 8]\n");
+  CHECK(equal(cv::imread(place.path("some.png")), place.picture("good.safetensors")));
+
+  // Beside one that can: it stands alone, and both the others are told of.
+  tensors.push_back({"attn.1", "[8,8]", wave(64, 2)});
+  tensors.push_back({"attn.2", "[0,8]", {}});
+  place.write("more.safetensors", good_file(tensors));
+  place.write("frame.safetensors", good_file({tensors[2]}));
+  const Result more = place.run("render more.safetensors -o more.png --kind 'attn.*=frame'");
+  CAPTURE(more.err);
+  CHECK(more.status == 0);
+  CHECK(more.err.find("'attn.0' is not shown: a frame is") != std::string::npos);
+  CHECK(more.err.find("'attn.2' is not shown: empty") != std::string::npos);
+  CHECK(more.err.find("tensors not shown: 1, since a frame stands alone") != std::string::npos);
+  CHECK(equal(cv::imread(place.path("more.png")), place.picture("frame.safetensors --kind 'attn.*=frame'")));
+}
+
+TEST_CASE("what is odd about one tensor of a file leaves the others") {
+  const Place place;
+  std::string keyed = entry("keyed", "F32", "[1]", 20, 24);
+  keyed.insert(keyed.size() - 1, ",\"order\":\"F\"");
+  const std::string header = "{" + entry("w", "F32", "[2,2]", 0, 16) + "," +
+                             entry("deep", "F32", "[1" + repeated(",1", 64) + "]", 16, 20) + "," + keyed + "," +
+                             entry("none", "F32", "[0,4294967296,4294967296]", 24, 24) + "," +
+                             entry("as deep as can be", "F32", "[2" + repeated(",1", 63) + "]", 24, 32) + "}";
+  place.write("odd.safetensors", file_bytes(header, 32));
+  const Result result = place.run("render odd.safetensors -o odd.png --layout classic");
+  CAPTURE(result.err);
+  CHECK(result.status == 0);
+  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 3);
+  CHECK(result.err.find("'deep' is not shown: more than 64 dimensions") != std::string::npos);
+  CHECK(result.err.find("'keyed' is not shown: 'order' in its header is not known here") != std::string::npos);
+  CHECK(result.err.find("'none' is not shown: shape [0, 4294967296, 4294967296] has more than") != std::string::npos);
+  CHECK(cv::imread(place.path("odd.png")).rows == 2 * 128 + 5);
+}
+
 TEST_CASE("a bad file is one clear line and exit status 2") {
   const Place place;
   place.write("good.safetensors", network(0));

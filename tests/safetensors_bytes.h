@@ -27,6 +27,12 @@ inline std::string entry(const std::string& name, const std::string& dtype, cons
          std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
 
+inline std::string repeated(const std::string& text, size_t times) {
+  std::string all;
+  for (size_t i = 0; i < times; ++i) all += text;
+  return all;
+}
+
 /// A float32 tensor to write: name, shape as JSON ("[2,3]"), values.
 struct WrittenTensor {
   std::string name, shape;
@@ -77,7 +83,7 @@ inline std::vector<BadFile> bad_files() {
          for (int i = 0; i < 100'000; ++i) text += "\"w\":{";
          return file_bytes(text);
        }(),
-       "'w'"},
+       "not JSON"},
       {"a zip archive", "PK\3\4" + std::string(100, 'x'), "zip archive"},
       {"text", "This is a text file and nothing else.\n", "not a .safetensors file"},
       {"tensor is a number", file_bytes("{\"w\":3}"), "found 3"},
@@ -86,7 +92,8 @@ inline std::vector<BadFile> bad_files() {
       {"no dtype", file_bytes("{\"w\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4), "dtype is missing"},
       {"no shape", file_bytes("{\"w\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4), "shape is missing"},
       {"no offsets", file_bytes("{\"w\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4), "data_offsets is missing"},
-      {"unknown key", file_bytes("{\"w\":{\"dtype\":\"F32\",\"stride\":[1]}}", 4), "found 'stride'"},
+      {"unknown key", file_bytes("{\"w\":{\"dtype\":\"F32\",\"stride\":[1]}}", 4), "shape is missing"},
+      {"deep nesting below an unknown key", file_bytes("{\"w\":{\"stride\":" + std::string(200'000, '[')), "not JSON"},
       {"shape twice", file_bytes("{\"w\":{\"shape\":[1],\"shape\":[1]}}", 4), "'shape' is given twice"},
       {"unknown dtype", file_bytes(one("[1]", "[0,4]", "F99"), 4), "dtype 'F99' cannot be shown"},
       {"dtype that LibTorch lacks", file_bytes(one("[1]", "[0,8]", "U64"), 8), "dtype 'U64' cannot be shown"},
@@ -103,15 +110,7 @@ inline std::vector<BadFile> bad_files() {
       {"bytes overflow", file_bytes(one("[4611686018427387904]", "[0,0]")), "needs 4611686018427387904 x 4"},
       {"huge shape", file_bytes(one("[1000000,1000000]", "[0,4]"), 4), "needs 1000000000000 x 4 bytes"},
       {"huge shape with huge offsets", file_bytes(one("[1000000,1000000]", "[0,4000000000000]"), 4), "outside"},
-      {"100 dimensions",
-       file_bytes("{\"w\":{\"shape\":[" +
-                  [] {
-                    std::string ones = "1";
-                    for (int i = 1; i < 100; ++i) ones += ",1";
-                    return ones;
-                  }() +
-                  "]}}"),
-       "more than 64 dimensions"},
+      {"100 dimensions", file_bytes(one("[1" + repeated(",1", 99) + "]", "[0,4]"), 4), "more than 64 dimensions"},
       {"negative offset", file_bytes(one("[1]", "[-4,0]"), 4), "found -4"},
       {"offsets outside", file_bytes(one("[1]", "[4,8]"), 4), "outside of the file"},
       {"offsets of 2^64", file_bytes(one("[1]", "[" + max64 + "," + max64 + "]"), 4), "outside of the file"},

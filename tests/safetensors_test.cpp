@@ -97,6 +97,42 @@ TEST_CASE("empty tensors, an empty file of tensors and metadata are good") {
             .empty());
 }
 
+TEST_CASE("what is odd about one tensor leaves the others") {
+  struct Row {
+    std::string dtype, shape, more, said;
+    uint64_t bytes;
+  };
+  for (const auto& row : {
+           Row{"F32", "[1" + repeated(",1", 64) + "]", "", "more than 64 dimensions", 4},
+           Row{"F32", "[0" + repeated(",1", 64) + "]", "", "more than 64 dimensions", 0},
+           Row{"F32", "[0,4294967296,4294967296]", "", "has more than 2^63 elements", 0},
+           Row{"F1", "[4294967296,4294967296]", "", "dtype 'F1'", 3},
+           Row{"F32", "[1]", ",\"stride\":3", "'stride' in its header is not known here", 4},
+           Row{"F32", "[1]", R"(,"a":{"shape":[{"b":[1,-2,3.5,null,true,"}"]},{}],"c":{}})", "'a' in its header", 4},
+           Row{"F32", "[1]", R"(,"\u001b\n":[],"b":"text")", R"('\x1b\x0a' in its header)", 4},
+       }) {
+    CAPTURE(row.said);
+    std::string odd = entry("odd", row.dtype, row.shape, 4, 4 + row.bytes);
+    odd.insert(odd.size() - 1, row.more);
+    const Bytes bytes(file_bytes("{" + entry("first", "F32", "[]", 0, 4) + "," + odd + "," +
+                                     entry("last", "F32", "[2]", 4 + row.bytes, 12 + row.bytes) + "}",
+                                 12 + row.bytes));
+    const auto file = SafetensorsFile::view(bytes.data.get(), bytes.size);
+    REQUIRE(file.entries().size() == 3);
+    for (const auto& one : file.entries()) {
+      const std::string refusal = SafetensorsFile::refusal(one);
+      CAPTURE(one.name, refusal);
+      CHECK(says(refusal, row.said) == (one.name == "odd"));
+      if (one.name == "odd") {
+        CHECK_THROWS_AS(file.tensor(one), TensorFileError);
+      } else {
+        CHECK(refusal.empty());
+        CHECK(file.tensor(one).equal(one.name == "last" ? at::zeros({2}) : at::zeros({})));
+      }
+    }
+  }
+}
+
 TEST_CASE("a bad file is one clear line") {
   for (const auto& bad : bad_files()) {
     CAPTURE(bad.name);

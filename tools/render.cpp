@@ -1,8 +1,7 @@
 #include "tools/render.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
+#include <exception>
 #include <iostream>
 #include <memory>
 
@@ -61,7 +60,7 @@ void read_tensor(const SafetensorsFile& file, const TensorEntry& entry, const Re
     try {
       step.tensors.push_back({entry.name, file.tensor(entry), kind_of(entry, request), module_of(entry.name)});
       return;
-    } catch (const c10::Error& error) {  // no memory for its copy, ...
+    } catch (const std::exception& error) {  // no memory for its copy, ...
       refusal = unreadable(error);
     }
   }
@@ -106,10 +105,16 @@ Step read_step(const std::string& path, const RenderRequest& request) {
   return step;
 }
 
-/// What the status line calls them. One frame makes it a picture of frames.
+bool can_be_shown(const NamedTensor& tensor) {
+  return describe({&tensor.name, &tensor.module, tensor.kind, false, tensor.tensor}).refusal.empty();
+}
+
+/// What the status line calls them. One frame makes it a picture of frames; what was called a frame and cannot be one
+/// hides nothing.
 Values values_of(const std::vector<NamedTensor>& tensors) {
   const auto is = [](Kind kind) { return [kind](const NamedTensor& t) { return t.kind == kind; }; };
-  if (std::any_of(tensors.begin(), tensors.end(), is(Kind::Frame))) return Values::Frame;
+  const auto is_frame = [](const NamedTensor& t) { return t.kind == Kind::Frame && can_be_shown(t); };
+  if (std::any_of(tensors.begin(), tensors.end(), is_frame)) return Values::Frame;
   if (std::all_of(tensors.begin(), tensors.end(), is(Kind::Activation))) return Values::Activations;
   if (std::all_of(tensors.begin(), tensors.end(), is(Kind::Array))) return Values::Arrays;
   return Values::Parameters;

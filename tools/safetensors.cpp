@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_set>
 #include <utility>
 
@@ -68,12 +69,14 @@ std::string text_of(const std::vector<int64_t>& shape) {
 }
 
 /// Receives the header from nlohmann's parser as events, so that nothing is built for what the format does not have:
-/// nesting is refused at the first bracket too many, duplicate keys are seen, and no number is converted unchecked.
+/// nesting is refused at the first bracket too many, the values of unknown keys are skipped, duplicate keys are seen,
+/// and no number is converted unchecked.
 class HeaderReader {
  public:
   std::vector<TensorEntry> entries;
 
   bool start_object(size_t) {
+    if (skipping_) return skip_bracket();
     if (level_ == Level::Outside) {
       level_ = Level::File;
     } else if (level_ == Level::File) {
@@ -85,6 +88,7 @@ class HeaderReader {
   }
 
   bool key(std::string& text) {
+    if (skipping_) return true;
     if (level_ == Level::File) {
       if (!names_.insert(text).second) fail("tensor " + in_quotes(text) + " is in the header twice");
       in_metadata_ = text == "__metadata__";
@@ -95,18 +99,23 @@ class HeaderReader {
         offsets_.clear();
       }
     } else if (level_ == Level::Tensor) {
-      bool& has = text == "dtype"          ? has_dtype_
-                  : text == "shape"        ? has_shape_
-                  : text == "data_offsets" ? has_offsets_
-                                           : unknown_key(text);
-      if (has) fail(where() + in_quotes(text) + " is given twice");
-      has = true;
+      bool* has = text == "dtype"          ? &has_dtype_
+                  : text == "shape"        ? &has_shape_
+                  : text == "data_offsets" ? &has_offsets_
+                                           : nullptr;
+      if (!has) {  // it may change what the values mean: this tensor is not shown
+        call_odd(in_quotes(text) + " in its header is not known here");
+        return skipping_ = true;
+      }
+      if (*has) fail(where() + in_quotes(text) + " is given twice");
+      *has = true;
     }
     field_ = text.substr(0, 16);
     return true;
   }
 
   bool end_object() {
+    if (skipping_) return skip_end();
     if (level_ == Level::Tensor) {
       if (!has_dtype_ || !has_shape_ || !has_offsets_) {
         fail(where() + "expected dtype, shape and data_offsets; " +
@@ -130,22 +139,25 @@ class HeaderReader {
   }
 
   bool start_array(size_t) {
+    if (skipping_) return skip_bracket();
     if (level_ != Level::Tensor || field_ == "dtype") fail(where() + "expected " + expected() + "; found a list");
     level_ = field_ == "shape" ? Level::Shape : Level::Offsets;
     return true;
   }
 
   bool end_array() {
+    if (skipping_) return skip_end();
     level_ = Level::Tensor;
     return true;
   }
 
   bool number_unsigned(uint64_t value) {
+    if (skipping_) return skip_value();
     if (level_ == Level::Shape) {
       if (value > static_cast<uint64_t>(INT64_MAX)) fail(where() + "a dimension of " + std::to_string(value));
       auto& shape = entries.back().shape;
-      if (shape.size() == kMaxRank) fail(where() + "more than " + std::to_string(kMaxRank) + " dimensions");
       shape.push_back(static_cast<int64_t>(value));
+      if (shape.size() > kMaxRank) call_odd("more than " + std::to_string(kMaxRank) + " dimensions");
     } else if (level_ == Level::Offsets) {
       if (offsets_.size() == 2) fail(where() + "data_offsets: expected two numbers; found more");
       offsets_.push_back(value);
@@ -155,13 +167,16 @@ class HeaderReader {
     return true;
   }
 
-  bool number_integer(int64_t value) { unexpected(std::to_string(value)); }
-  bool number_float(double, const std::string& text) { unexpected(printable(text, 40)); }
-  bool boolean(bool value) { unexpected(value ? "true" : "false"); }
-  bool null() { unexpected("null"); }
-  bool binary(nlohmann::json::binary_t&) { unexpected("bytes"); }
+  bool number_integer(int64_t value) { return skipping_ ? skip_value() : unexpected(std::to_string(value)); }
+  bool number_float(double, const std::string& text) {
+    return skipping_ ? skip_value() : unexpected(printable(text, 40));
+  }
+  bool boolean(bool value) { return skipping_ ? skip_value() : unexpected(value ? "true" : "false"); }
+  bool null() { return skipping_ ? skip_value() : unexpected("null"); }
+  bool binary(nlohmann::json::binary_t&) { return skipping_ ? skip_value() : unexpected("bytes"); }
 
   bool string(std::string& text) {
+    if (skipping_) return skip_value();
     if (level_ == Level::Metadata) return true;
     if (level_ != Level::Tensor || field_ != "dtype") unexpected(in_quotes(text));
     entries.back().dtype = text;
@@ -198,49 +213,70 @@ class HeaderReader {
     return "";
   }
 
-  [[noreturn]] void unexpected(const std::string& found) const {
+  [[noreturn]] bool unexpected(const std::string& found) const {
     fail(where() + "expected " + expected() + "; found " + found);
   }
 
-  [[noreturn]] bool& unknown_key(const std::string& text) const {
-    fail(where() + "expected dtype, shape and data_offsets; found " + in_quotes(text));
+  void call_odd(std::string text) {
+    if (entries.back().odd.empty()) entries.back().odd = std::move(text);
+  }
+
+  bool skip_bracket() {
+    ++skipped_brackets_;
+    return true;
+  }
+  bool skip_end() {
+    --skipped_brackets_;
+    return skip_value();
+  }
+  bool skip_value() {
+    skipping_ = skipped_brackets_ > 0;
+    return true;
   }
 
   Level level_ = Level::Outside;
   bool in_metadata_ = false;
   bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false;
-  std::string field_;  // the key whose value comes next, inside a tensor
+  bool skipping_ = false;        // inside the value of an unknown key
+  size_t skipped_brackets_ = 0;  // of it, that are open
+  std::string field_;            // the key whose value comes next, inside a tensor
   std::vector<uint64_t> offsets_;
   std::unordered_set<std::string> names_;
 };
 
-/// Elements of `shape`. Fails where the product, zeros left out, does not fit: LibTorch computes strides from it.
-int64_t elements(const TensorEntry& entry) {
+/// Elements of `shape`, zeros left out: LibTorch computes strides from it. Nothing where 64 bits do not hold it.
+std::optional<int64_t> stride_of_all(const std::vector<int64_t>& shape) {
   int64_t product = 1;
-  bool empty = false;
-  for (int64_t size : entry.shape) {
-    if (size == 0) {
-      empty = true;
-    } else if (__builtin_mul_overflow(product, size, &product)) {
-      fail_tensor(entry.name, "shape " + text_of(entry.shape) + " has more than 2^63 elements");
-    }
+  for (int64_t size : shape) {
+    if (size > 0 && __builtin_mul_overflow(product, size, &product)) return std::nullopt;
   }
-  return empty ? 0 : product;
+  return product;
+}
+
+/// Elements of an entry that was checked.
+int64_t elements(const TensorEntry& entry) {
+  const bool empty = std::count(entry.shape.begin(), entry.shape.end(), 0) > 0;
+  return empty ? 0 : stride_of_all(entry.shape).value_or(0);
 }
 
 /// Offsets in the file, in order, without overlap or hole, and of the size that dtype and shape ask for.
-void check_entries(const std::vector<TensorEntry>& entries, uint64_t data_bytes) {
+void check_entries(std::vector<TensorEntry>& entries, uint64_t data_bytes) {
   uint64_t position = 0;
   const TensorEntry* before = nullptr;
-  for (const auto& entry : entries) {
+  for (auto& entry : entries) {
     const std::string range = "data_offsets [" + std::to_string(entry.begin) + ", " + std::to_string(entry.end) + "]";
     if (entry.begin > entry.end) fail_tensor(entry.name, range + " end before they begin");
     if (entry.end > data_bytes) {
       fail_tensor(entry.name, range + " lie outside of the file, which has " + std::to_string(data_bytes) +
                                   " bytes of data: it is truncated or its header is wrong");
     }
+    const Dtype* dtype = find_dtype(entry.dtype);
     const int64_t count = elements(entry);
-    if (const Dtype* dtype = find_dtype(entry.dtype)) {
+    if (!stride_of_all(entry.shape)) {
+      entry.odd = "shape " + text_of(entry.shape) + " has more than 2^63 elements";
+      if (dtype && std::count(entry.shape.begin(), entry.shape.end(), 0) == 0) fail_tensor(entry.name, entry.odd);
+    }
+    if (dtype) {
       uint64_t bytes = 0;
       if (__builtin_mul_overflow(static_cast<uint64_t>(count), dtype->bytes, &bytes) ||
           bytes != entry.end - entry.begin) {
@@ -369,7 +405,7 @@ void SafetensorsFile::parse(const uint8_t* bytes, size_t size) {
 
 std::string SafetensorsFile::refusal(const TensorEntry& entry) {
   const Dtype* dtype = find_dtype(entry.dtype);
-  if (dtype && dtype->type != at::ScalarType::Undefined) return "";
+  if (dtype && dtype->type != at::ScalarType::Undefined) return entry.odd;
   std::string known;
   for (const auto& one : kDtypes) {
     if (one.type != at::ScalarType::Undefined) known += (known.empty() ? "" : ", ") + std::string(one.name);

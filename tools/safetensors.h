@@ -27,6 +27,7 @@ struct TensorEntry {
   std::string dtype;            ///< as in the file: "F32"
   std::vector<int64_t> shape;   ///< every dimension >= 0
   uint64_t begin = 0, end = 0;  ///< bytes, from the start of the data
+  std::string odd;              ///< not empty: what there is about it that is not known here, in words
 };
 
 /// An open file. Tensors share its memory and keep it alive; they must not be written to.
@@ -40,7 +41,8 @@ class SafetensorsFile {
 
   /// In the order of the data in the file.
   const std::vector<TensorEntry>& entries() const { return entries_; }
-  /// Why a tensor of a good file cannot be read, in words: a dtype that is not known here. Empty where it can.
+  /// Why a tensor of a good file cannot be read, in words: a dtype or a key of the header that is not known here, more
+  /// dimensions or elements than LibTorch has. Empty where it can.
   static std::string refusal(const TensorEntry& entry);
   /// Throws TensorFileError where there is a refusal. U16 and U32 become int32 and int64, which hold their values.
   at::Tensor tensor(const TensorEntry& entry) const;
