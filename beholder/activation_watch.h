@@ -96,7 +96,7 @@ class ActivationWatch : public std::enable_shared_from_this<ActivationWatch> {
   bool on_this_thread() const { return main_->thread.load() == std::this_thread::get_id(); }
   /// The hooks of the training thread watch, and have not stopped by themselves.
   bool watching() const { return main_->hooks && main_->hooks->armed(); }
-  /// A parameter lies elsewhere than when armed.
+  /// See ForwardHooks::moved().
   bool moved() const { return main_->hooks && main_->hooks->moved(); }
   /// What the training thread has paid for being watched since arm(), in seconds.
   double seconds_since_arming() const { return main_->hooks ? main_->seconds() : 0; }

@@ -41,6 +41,8 @@ constexpr auto kArmedLong = std::chrono::seconds(1);
 /// A capture that has all it knows of stops watching, once so many have seen nothing new; but so often one goes on to
 /// the update.
 constexpr int64_t kCalm = 2, kLookAround = 8;
+/// How often modules are compared with those that are watched, as long as nothing comes: it takes some 0.1 ms.
+constexpr auto kLookAtModulesEvery = std::chrono::milliseconds(50);
 /// What update(Now) waits for a plan and for a slot each, at most.
 constexpr double kAtOncePatience = 1;
 
@@ -98,6 +100,7 @@ struct Beholder::Impl {
   };
   Gathered gather_matched(const Plan& plan, const SlotLease& lease);
 
+  bool watches_others(Clock::time_point now);
   bool finish_activations(Clock::time_point now);
   void wait_for_activations(Clock::time_point now);
   void arm(Clock::time_point now);
@@ -143,11 +146,10 @@ struct Beholder::Impl {
   bool modules_changed = true;  // since the watch was told
   int armed_updates = 0;
   int64_t sessions = 0, calm_sessions = 0;
-  bool armed_by_attach = false;
   bool something_came = false;  // activations, since the list of modules changed
   std::string said_nothing;     // the message of the last picture that says so, and its settings
   uint64_t said_revision = 0;
-  Clock::time_point armed_at{};
+  Clock::time_point armed_at{}, modules_looked_at{};
   double unpaid_seconds = 0;  // of waiting, and after the last bill
   bool said_no_gradients = false, said_no_activations = false;
 
@@ -212,8 +214,11 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
     return;
   }
   const BesideGraphs beside(devices);
-  // Modules are often moved to their device after attach(), and trained on another thread.
-  if (watch->on() && (!watch->on_this_thread() || (armed_by_attach && watch->moved()))) watch->disarm();
+  // Modules are often trained on another thread than the one that attaches them.
+  if (watch->on() && (!watch->on_this_thread() || watches_others(now))) {
+    watch->disarm();
+    if (!follow_settings(now) && !now_please) return;
+  }
   if (watch->on() && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
     if (settings->revision() != seen_revision) {  // also where every step is watched
       follow_settings(now);
@@ -263,7 +268,6 @@ void Beholder::Impl::prepare() {
   if (!schedule.due(wish_of(current), now, pipeline.not_before())) return;
   if (current.values == Values::Activations) {
     if (!inside_graph()) arm(now);
-    armed_by_attach = watch->on();
   } else if (current.values == Values::Parameters || current.values == Values::Buffers) {
     collect(nullptr, nullptr);
     const bool nothing = candidates.empty();
@@ -471,10 +475,9 @@ void Beholder::Impl::arm(Clock::time_point now) {
       return;
     }
   }
-  armed_by_attach = false;
   const GatherIndex* const gathers = lease ? &index_of(plan) : nullptr;
   armed_updates = 0;
-  armed_at = now;
+  armed_at = modules_looked_at = now;
   ++sessions;
   const bool until_complete = calm_sessions >= kCalm && sessions % kLookAround != 0;
   watch->arm(std::make_unique<ActivationSession>(std::move(lease), gathers, refusals), devices,
@@ -490,6 +493,13 @@ void Beholder::Impl::list_changed() {
   calm_sessions = 0;
   places.list_changed();
   refusals.clear();
+}
+
+/// Nothing has come, and what is watched is not what the modules are now: a layer was replaced, or all were moved.
+bool Beholder::Impl::watches_others(Clock::time_point now) {
+  if (!watch->empty() || (armed_updates > 0 && now < modules_looked_at + kLookAtModulesEvery)) return false;
+  modules_looked_at = now;
+  return watch->moved();
 }
 
 /// An update() while hooks are armed, or were until all had come. True where the next forward may be armed.

@@ -1,7 +1,8 @@
 // How it works. While armed, LibTorch calls us at the start and the end of every operator of the thread. At the start
 // we may read the inputs: does one of them share bytes with a parameter? (Bytes, not tensors: Linear multiplies by a
-// transposed view, and the weights of an RNN may be parts of one buffer.) If so, nothing nested in this operator is
-// looked at, and at its end we may read its output, which is the module's output unless
+// transposed view, and the weights of an RNN may be parts of one buffer. Where parameters lie elsewhere than when
+// armed, the tensor itself is known, and they are looked up anew.) If so, nothing nested in this operator is looked at,
+// and at its end we may read its output, which is the module's output unless
 //   - it runs in backward,
 //   - it reads nothing but parameters, single numbers and masks:       w.pow(2), w * 0.9, w.masked_select(mask)
 //   - it also reads the parameter's gradient:                          grad + decay * w
@@ -42,6 +43,7 @@ struct ByteRange {
   bool empty() const { return begin == end; }
   bool overlaps(const ByteRange& other) const { return begin < other.end && other.begin < end; }
   bool operator<(const ByteRange& other) const { return std::tie(begin, end) < std::tie(other.begin, other.end); }
+  bool operator==(const ByteRange& other) const { return begin == other.begin && end == other.end; }
 };
 
 /// From the first to the last byte of a tensor's elements. Empty for tensors without memory: undefined, meta, sparse.
@@ -178,16 +180,25 @@ struct ForwardHooks::Found {
     Indices owners;                         // their modules
   };
 
+  /// What a look at the modules tells of their parameters, in the order of the walk.
+  struct Look {
+    std::vector<at::Tensor> tensors;
+    std::vector<ByteRange> bytes;
+  };
+  static constexpr uint32_t kNowhere = std::numeric_limits<uint32_t>::max();
+
   // The walk.
   std::vector<Child> roots, children;
   std::vector<Visit> visits;
   std::vector<WeakTensor> tensors;  // weak: their addresses cannot be taken by others
   std::vector<ByteRange> bytes;     // of each
+  std::vector<uint32_t> owners;     // likewise: a module
 
   std::vector<Module> modules;        // those that own parameters, in the order of registration
   std::vector<Parameter> parameters;  // by address
   std::vector<uintptr_t> begins;      // of each, close together: they are searched for each input of an operator
   std::vector<char> careful;          // for each: its report takes so long that CPU time is looked at
+  std::vector<const c10::TensorImpl*> addresses;  // of `tensors`, hashed; a power of two, most of them null
 
   void visit(const torch::nn::Module& module, const std::string& path, bool is_root,
              std::set<const torch::nn::Module*>& seen) {
@@ -196,12 +207,11 @@ struct ForwardHooks::Found {
     for (const auto& item : parameters_of(module)) {
       const at::Tensor& tensor = item.value();
       if (!tensor.defined()) continue;
-      const ByteRange range = byte_range(tensor);
-      if (!range.empty()) parameters.push_back({range, range.end, {static_cast<uint32_t>(tensors.size())}, {index}});
       tensors.emplace_back(tensor.getIntrusivePtr());
-      bytes.push_back(range);
+      bytes.push_back(byte_range(tensor));
+      owners.push_back(index);
       ++visit.tensors;
-      if (range.empty() || modules.size() > index) continue;
+      if (modules.size() > index) continue;
       modules.push_back({is_root && path.empty() ? class_name(module) : path, &module,
                          dynamic_cast<const torch::nn::EmbeddingImpl*>(&module) != nullptr ||
                              dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr});
@@ -220,9 +230,23 @@ struct ForwardHooks::Found {
     }
   }
 
-  /// Sorts the parameters, and joins those that are one (tied weights).
+  /// After the walk.
   void finish() {
-    std::vector<Parameter> sorted = std::move(parameters);
+    size_t slots = 4;
+    while (slots < 2 * tensors.size()) slots *= 2;
+    addresses.assign(slots, nullptr);
+    for (const WeakTensor& tensor : tensors)
+      *slot_of(addresses, tensor._unsafe_get_target()) = tensor._unsafe_get_target();
+    sort();
+  }
+
+  /// Sorts the parameters that have memory, and joins those that are one (tied weights).
+  void sort() {
+    std::vector<Parameter> sorted;
+    sorted.reserve(bytes.size());
+    for (uint32_t i = 0; i < bytes.size(); ++i) {
+      if (!bytes[i].empty()) sorted.push_back({bytes[i], bytes[i].end, {i}, {owners[i]}});
+    }
     std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
     parameters.clear();
     for (Parameter& parameter : sorted) {
@@ -237,36 +261,66 @@ struct ForwardHooks::Found {
       }
     }
     careful.assign(parameters.size(), 0);
+    begins.clear();
     for (const Parameter& parameter : parameters) begins.push_back(parameter.bytes.begin);
   }
 
-  /// Whether the modules, their parameters and where these lie are as they were. Adds the parameters to `now`.
-  bool still_true(const std::vector<const torch::nn::Module*>& roots_now, std::vector<at::Tensor>& now) const {
+  /// The same parameters lie elsewhere. Returns which one each that was is now, kNowhere where it has no memory.
+  std::vector<uint32_t> follow(std::vector<ByteRange> bytes_now) {
+    const std::vector<Parameter> before = std::move(parameters);
+    const std::vector<char> careful_before = std::move(careful);
+    bytes = std::move(bytes_now);
+    sort();
+    std::vector<uint32_t> of_tensor(tensors.size(), kNowhere), now;
+    for (uint32_t i = 0; i < parameters.size(); ++i) {
+      for (const uint32_t tensor : parameters[i].tensors) of_tensor[tensor] = i;
+    }
+    for (size_t i = 0; i < before.size(); ++i) {
+      now.push_back(of_tensor[before[i].tensors[0]]);
+      if (now.back() != kNowhere) careful[now.back()] |= careful_before[i];
+    }
+    return now;
+  }
+
+  /// Where the address stands, else where it would.
+  template <typename Addresses>
+  static auto slot_of(Addresses& all, const c10::TensorImpl* tensor) -> decltype(all.data()) {
+    const size_t last = all.size() - 1;
+    size_t at = (reinterpret_cast<uintptr_t>(tensor) * uint64_t{0x9E3779B97F4A7C15}) >> 32;
+    while (all[at & last] != nullptr && all[at & last] != tensor) ++at;
+    return all.data() + (at & last);
+  }
+  /// The tensor is a parameter, wherever it lies.
+  bool knows(const at::Tensor& tensor) const { return *slot_of(addresses, tensor.unsafeGetTensorImpl()) != nullptr; }
+
+  /// Whether the modules and their parameters are as they were. Looks where these lie.
+  bool still_true(const std::vector<const torch::nn::Module*>& roots_now, Look& look) const {
     if (roots_now.size() != roots.size()) return false;
+    look.tensors.reserve(tensors.size());
+    look.bytes.reserve(tensors.size());
     size_t at = 0;
     for (size_t i = 0; i < roots.size(); ++i) {
-      if (roots_now[i] != roots[i].module || (roots[i].is_new && !still_true(*roots[i].module, at, now))) return false;
+      if (roots_now[i] != roots[i].module || (roots[i].is_new && !still_true(*roots[i].module, at, look))) return false;
     }
     return true;
   }
-  bool still_true(const torch::nn::Module& module, size_t& at, std::vector<at::Tensor>& now) const {
+  bool still_true(const torch::nn::Module& module, size_t& at, Look& look) const {
     const Visit& visit = visits[at++];
     const size_t end = visit.first_tensor + visit.tensors;
     for (const auto& item : parameters_of(module)) {
       const at::Tensor& tensor = item.value();
       if (!tensor.defined()) continue;
-      const size_t i = now.size();
+      const size_t i = look.tensors.size();
       if (i == end || tensors[i]._unsafe_get_target() != tensor.unsafeGetTensorImpl()) return false;
-      const ByteRange range = byte_range(tensor);
-      if (range.begin != bytes[i].begin || range.end != bytes[i].end) return false;
-      now.push_back(tensor);
+      look.tensors.push_back(tensor);
+      look.bytes.push_back(byte_range(tensor));
     }
-    if (now.size() != end) return false;
+    if (look.tensors.size() != end) return false;
     const auto here = module.children();  // which are not followed before they are known to live
     if (here.size() != visit.children) return false;
     for (size_t i = 0; i < here.size(); ++i) {
       const Child& child = children[visit.first_child + i];
-      if (here[i].get() != child.module || (child.is_new && !still_true(*here[i], at, now))) return false;
+      if (here[i].get() != child.module || (child.is_new && !still_true(*here[i], at, look))) return false;
     }
     return true;
   }
@@ -282,10 +336,35 @@ struct ForwardHooks::Arming {
         parameters(found->parameters),
         tensors(std::move(tensors_)),
         states(found->modules.size()) {
-    storages.reserve(tensors.size());
+    keep_storages();
+  }
+
+  void keep_storages() {
+    std::vector<c10::Storage> kept;
+    kept.reserve(tensors.size());
     for (size_t i = 0; i < tensors.size(); ++i) {
-      if (!found->bytes[i].empty()) storages.push_back(tensors[i].storage());
+      if (!found->bytes[i].empty()) kept.push_back(tensors[i].storage());
     }
+    storages = std::move(kept);
+  }
+
+  /// A parameter lies elsewhere than it did: looks up where all of them are.
+  void follow() {
+    const double begun = thread_cpu_seconds();
+    std::vector<ByteRange> bytes;
+    for (const at::Tensor& tensor : tensors) bytes.push_back(byte_range(tensor));
+    const std::vector<uint32_t> now = found->follow(std::move(bytes));
+    for (ModuleState& state : states) {
+      Indices used;
+      for (const uint32_t parameter : state.used) {
+        if (now[parameter] != Found::kNowhere) used.push_back(now[parameter]);
+      }
+      state.used = std::move(used);
+    }
+    keep_storages();
+    const double seconds = thread_cpu_seconds() - begun;
+    subscriber->seconds += seconds;
+    seconds_left -= seconds;
   }
 
   /// Shares bytes with the parameter's gradient, as of now.
@@ -317,20 +396,28 @@ struct ForwardHooks::Arming {
   }
 
   /// Judges an operator by its inputs. Foreign: it touches no parameter.
-  Verdict judge(const at::RecordFunction& function, ParameterUse& use) const {
-    bool touches_parameter = false;
+  Verdict judge(const at::RecordFunction& function, ParameterUse& use) {
+    bool touches_parameter = false, elsewhere = false;
     const at::Tensor* weight = nullptr;  // the largest parameter, as the operator sees it
     c10::SmallVector<const at::Tensor*, 4> others;
     for_each_tensor(function.inputs(), [&](const at::Tensor& input) {
-      const bool is_parameter = find(byte_range(input), [&](uint32_t index) {
+      const ByteRange range = byte_range(input);
+      const bool is_parameter = find(range, [&](uint32_t index) {
         touches_parameter = true;
         // Who detaches a weight does not want to train through it: not a forward.
         if (c10::GradMode::is_enabled() && !input.requires_grad() && requires_grad(parameters[index])) return;
         use.parameters.push_back(index);
         if (weight == nullptr || input.numel() > weight->numel()) weight = &input;
       });
-      if (!is_parameter) others.push_back(&input);
+      if (is_parameter) return;
+      others.push_back(&input);
+      elsewhere |= !range.empty() && found->knows(input);
     });
+    if (elsewhere) {
+      follow();  // after which there is none
+      use = {};
+      return judge(function, use);
+    }
     if (!touches_parameter) return Verdict::Foreign;
     if (weight == nullptr) return Verdict::NoActivation;
 
@@ -431,7 +518,7 @@ struct ForwardHooks::Arming {
   const std::shared_ptr<Found> found;
   const std::vector<Found::Parameter>& parameters;  // of it
   const std::vector<at::Tensor> tensors;            // all that it has, alive
-  std::vector<c10::Storage> storages;               // keep the bytes from being reused when a parameter moves elsewhere
+  std::vector<c10::Storage> storages;               // keep the bytes from being reused before follow()
   std::vector<ModuleState> states;                  // of each module
 };
 
@@ -688,17 +775,26 @@ void ForwardHooks::clear() {
   found_.reset();
 }
 
+ForwardHooks::LivingRoots ForwardHooks::living_roots() const {
+  LivingRoots living;
+  for (const Root& root : roots_) {
+    living.owners.push_back(root.watched.lock());
+    living.modules.push_back(root.borrowed != nullptr ? root.borrowed : living.owners.back().get());
+  }
+  return living;
+}
+
 void ForwardHooks::arm(double most_seconds) {
   disarm();
-  std::vector<std::shared_ptr<const torch::nn::Module>> owners;
-  std::vector<const torch::nn::Module*> roots;
-  for (const Root& root : roots_) {
-    owners.push_back(root.watched.lock());
-    roots.push_back(root.borrowed != nullptr ? root.borrowed : owners.back().get());
-  }
-  std::vector<at::Tensor> tensors;
-  if (found_) tensors.reserve(found_->tensors.size());
-  if (!found_ || !found_->still_true(roots, tensors)) {
+  const LivingRoots living = living_roots();
+  const auto& roots = living.modules;
+  Found::Look look;
+  if (found_ && found_->still_true(roots, look)) {
+    if (look.bytes != found_->bytes) {
+      found_ = std::make_shared<Found>(*found_);  // not that of a report that is going on
+      found_->follow(std::move(look.bytes));
+    }
+  } else {
     found_ = std::make_shared<Found>();
     std::set<const torch::nn::Module*> seen;
     for (size_t i = 0; i < roots.size(); ++i) {
@@ -707,10 +803,10 @@ void ForwardHooks::arm(double most_seconds) {
       if (is_new) found_->visit(*roots[i], roots_[i].name, /*is_root=*/true, seen);
     }
     found_->finish();
-    tensors.clear();
-    for (const auto& tensor : found_->tensors) tensors.emplace_back(tensor.lock());
+    look.tensors.clear();
+    for (const auto& tensor : found_->tensors) look.tensors.emplace_back(tensor.lock());
   }
-  auto arming = std::make_shared<Arming>(subscriber_, found_, std::move(tensors));
+  auto arming = std::make_shared<Arming>(subscriber_, found_, std::move(look.tensors));
   arming->seconds_left = most_seconds;
   ForwardHooksThread* const thread = ForwardHooksThread::current();
   if (thread == nullptr) return;
@@ -738,11 +834,9 @@ bool ForwardHooks::armed() const { return arming_ != nullptr && arming_->active;
 
 bool ForwardHooks::moved() const {
   if (!arming_) return false;
-  for (size_t i = 0; i < arming_->tensors.size(); ++i) {
-    const ByteRange now = byte_range(arming_->tensors[i]), then = arming_->found->bytes[i];
-    if (now.begin != then.begin || now.end != then.end) return true;
-  }
-  return false;
+  const LivingRoots living = living_roots();
+  Found::Look look;
+  return !arming_->found->still_true(living.modules, look) || look.bytes != arming_->found->bytes;
 }
 
 int64_t ForwardHooks::backwards() const { return arming_ ? arming_->backwards : 0; }

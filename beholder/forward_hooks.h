@@ -101,8 +101,9 @@ class ForwardHooks {
   void clear();
 
   /// Looks up modules, parameters and where their bytes are *now*, and starts to watch this thread. When armed already,
-  /// starts anew. Parameters (not modules) are kept alive until disarm(). A change of modules, or of where parameters
-  /// are stored, is seen at the next arm().
+  /// starts anew. Parameters (not modules) are kept alive until disarm(). Other modules, and other parameters in place
+  /// of these, are seen at the next arm(). Parameters that come to lie elsewhere (torch::load, to(dtype), set_data())
+  /// are followed when an operator reads one of them, which takes as long as arm().
   /// `most_seconds`: of what take_seconds() counts; after that the watching stops by itself.
   void arm(double most_seconds = std::numeric_limits<double>::infinity());
   /// From now on so much more of it.
@@ -113,7 +114,8 @@ class ForwardHooks {
   void disarm();
   /// Watching, and not stopped by itself.
   bool armed() const;
-  /// A parameter lies elsewhere than when armed: its module is not seen.
+  /// Modules or their parameters are others than those that are watched, or lie elsewhere and have not been used since.
+  /// Takes as long as arm(). For the thread that arms.
   bool moved() const;
   /// See Output::backwards; 0 when not armed. For the thread that arms.
   int64_t backwards() const;
@@ -134,9 +136,15 @@ class ForwardHooks {
     std::weak_ptr<const torch::nn::Module> watched;  // else this is
     std::string name;
   };
+  struct LivingRoots {
+    std::vector<std::shared_ptr<const torch::nn::Module>> owners;
+    std::vector<const torch::nn::Module*> modules;  // null where one is gone
+  };
   struct Subscriber;
   struct Found;
   struct Arming;
+
+  LivingRoots living_roots() const;
 
   std::vector<Root> roots_;
   std::shared_ptr<Found> found_;            // by the last arm(); null where there are other roots since

@@ -495,6 +495,106 @@ TEST_CASE("modules: a child, a parameter or its bytes replaced by others, or gon
   CHECK(scaled(next->weight) == "");
 }
 
+TEST_CASE("modules: parameters that come to lie elsewhere while armed are followed") {
+  const auto check = [](Watch& watch, const torch::Tensor& returned, int64_t call = 0) {
+    CHECK(watch.output("conv1", call).defined());
+    CHECK(same(watch.output("fc2", call), returned));
+  };
+  Net net;
+  Watch watch(*net);
+  const auto x = net_input();
+  SECTION("to(dtype) and back, again and again") {
+    for (int64_t call = 0; call < 6; call += 2) {
+      net->to(torch::kDouble);
+      check(watch, net->forward(x.to(torch::kDouble)), call);
+      net->to(torch::kFloat);
+      check(watch, net->forward(x), call + 1);
+    }
+    CHECK(watch.names().substr(0, 41) == "conv1 bn1 fc1 fc2 conv1.1 bn1.1 fc1.1 fc2");
+  }
+  SECTION("torch::load") {
+    std::stringstream file;
+    torch::save(net, file);
+    torch::load(net, file);
+    check(watch, net->forward(x));
+    CHECK(watch.names() == "conv1 bn1 fc1 fc2");
+  }
+  SECTION("set_data, of two that change places too") {
+    const auto other = torch::randn_like(net->fc2->weight);
+    const torch::Tensor own = net->fc2->weight.detach();
+    net->fc2->weight.set_data(other);
+    check(watch, net->forward(x));
+    net->fc2->weight.set_data(own);
+    check(watch, net->forward(x), 1);
+  }
+  SECTION("in the middle of a forward: who has run has run") {
+    torch::relu(net->conv1(x));
+    net->to(torch::kDouble);
+    net->conv1(x.to(torch::kDouble));
+    net->fc2(torch::randn({1, 16}, torch::kDouble));
+    CHECK(watch.names() == "conv1 conv1.1 fc2");
+  }
+}
+
+TEST_CASE("modules: views of parameters that have moved, tied ones, and those that had no memory, are followed") {
+  struct Inner : Module {
+    torch::Tensor weight, bias{register_parameter("bias", torch::zeros({3}))};
+    explicit Inner(const torch::Tensor& tied) { weight = register_parameter("weight", tied); }
+    torch::Tensor forward(const torch::Tensor& x) { return functional::linear(x, weight, bias); }
+  };
+  struct Manual : Module {
+    torch::Tensor a{register_parameter("a", torch::randn({3, 4}))};
+    std::shared_ptr<Inner> tied{register_module("tied", std::make_shared<Inner>(a))};
+  };
+  Manual manual;
+  Watch watch(manual, "m");
+  const auto x = torch::randn({5, 4});
+  SECTION("views") {
+    manual.to(torch::kDouble);
+    const auto product = torch::mm(x.to(torch::kDouble), manual.a.t());
+    CHECK(same(watch.output("m"), product));
+  }
+  SECTION("tied") {
+    manual.to(torch::kDouble);
+    const auto product = manual.tied->forward(x.to(torch::kDouble));
+    CHECK(same(watch.output("m.tied"), product));
+  }
+  SECTION("freed until they are needed") {
+    const torch::Tensor own = manual.tied->bias.detach();
+    manual.tied->bias.set_data(torch::empty({0}));
+    watch.hooks.arm();
+    manual.tied->bias.set_data(own);
+    torch::add(torch::randn({5, 3}), manual.tied->bias);
+    CHECK(watch.names() == "m.tied");
+  }
+}
+
+TEST_CASE("modules: it is known whether what is watched are the modules of now") {
+  Sequential net(Linear(4, 4), Linear(4, 4));
+  Watch watch(*net);
+  CHECK_FALSE(watch.hooks.moved());
+  auto& first = net->at<torch::nn::LinearImpl>(0);
+  SECTION("data elsewhere, until it is used") {
+    net->to(torch::kDouble);
+    CHECK(watch.hooks.moved());
+    net->forward(torch::ones({1, 4}, torch::kDouble));
+    CHECK_FALSE(watch.hooks.moved());
+  }
+  SECTION("another parameter") {
+    first.weight = torch::randn({4, 4}, torch::requires_grad());
+    CHECK_FALSE(watch.hooks.moved());  // it is not registered
+    struct Access : torch::nn::Module {
+      static auto member() { return &Access::parameters_; }
+    };
+    (first.*Access::member())["weight"] = first.weight;
+    CHECK(watch.hooks.moved());
+  }
+  SECTION("one layer more") {
+    net->push_back(Linear(4, 4));
+    CHECK(watch.hooks.moved());
+  }
+}
+
 TEST_CASE("ignored: backward, also of a graph that is created, and a second time") {
   Net net;
   const auto loss = net->forward(net_input().requires_grad_()).pow(2).sum();
@@ -708,6 +808,23 @@ TEST_CASE("contract: a whole training step reports the forward and nothing else"
     CHECK(watch.reports.size() == 4);
     CHECK(watch.names() == "conv1 bn1 fc1 fc2");
     CHECK(same(watch.output("fc2"), returned));
+  }
+}
+
+TEST_CASE("contract: so does one whose weights have another dtype in forward than in the optimizer's step") {
+  Trained trained;
+  torch::optim::SGD optimizer(trained.net->parameters(),
+                              torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(1e-4));
+  for (int step = 0; step < 3; ++step) {
+    trained.watch.reports.clear();
+    trained.watch.hooks.arm();
+    trained.net->to(torch::kDouble);
+    optimizer.zero_grad();
+    trained.net->forward(net_input().to(torch::kDouble)).pow(2).mean().backward();
+    trained.net->to(torch::kFloat);
+    for (auto& parameter : trained.net->parameters()) parameter.mutable_grad() = parameter.grad().to(torch::kFloat);
+    optimizer.step();
+    CHECK(trained.watch.names() == "conv1 bn1 fc1 fc2");
   }
 }
 

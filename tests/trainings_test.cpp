@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -460,6 +461,81 @@ TEST_CASE("activations: a forward that is rarer than update() is waited for, and
   const auto pictures = watched.collector->pictures();
   CHECK(pictures.size() >= 5);
   for (const auto& picture : pictures) CHECK(picture->message == "");
+}
+
+TEST_CASE("activations: weights that are loaded, cast or replaced are seen") {
+  LogLines log;
+  Options options = options_for(Values::Activations);
+  options.max_overhead = 0.02;  // (hooks that see nothing cost next to nothing)
+  Watched watched(options);
+  nn::Sequential net(nn::Linear(4, 6), nn::ReLU(), nn::Linear(6, 2));
+  watched.beholder.attach(net);
+  torch::optim::SGD optimizer(net->parameters(), 0.1);
+  const auto train = [&](c10::ScalarType dtype) {
+    optimizer.zero_grad();
+    net->forward(torch::randn({3, 4}, dtype)).sum().backward();
+  };
+  std::stringstream file;
+  torch::save(net, file);
+  const std::string bytes = file.str();
+  std::function<void()> step;
+  SECTION("cast for each forward") {
+    step = [&] {
+      net->to(torch::kBFloat16);
+      train(torch::kBFloat16);
+      net->to(torch::kFloat);
+      optimizer.step();
+    };
+  }
+  SECTION("loaded before each forward") {
+    step = [&] {
+      std::stringstream again(bytes);
+      torch::load(net, again);
+      train(torch::kFloat);
+    };
+  }
+  SECTION("averages in place of the weights, for a while") {
+    step = [&] {
+      std::vector<Tensor> own;
+      for (auto& parameter : net->parameters()) {
+        own.push_back(parameter.detach());
+        parameter.set_data(parameter.detach() * 0.9);
+      }
+      train(torch::kFloat);
+      size_t i = 0;
+      for (auto& parameter : net->parameters()) parameter.set_data(own[i++]);
+    };
+  }
+  SECTION("replaced by others, of the same names") {
+    struct Access : nn::Module {
+      static auto member() { return &Access::parameters_; }
+    };
+    step = [&] {
+      for (const size_t i : {0, 2}) {
+        auto& layer = net->at<nn::LinearImpl>(i);
+        for (auto* parameter : {&layer.weight, &layer.bias}) {
+          *parameter = parameter->detach().clone().requires_grad_();
+        }
+        (layer.*Access::member())["weight"] = layer.weight;
+        (layer.*Access::member())["bias"] = layer.bias;
+      }
+    };
+    for (int i = 0; i < 3; ++i) {  // armed, replaced
+      step();
+      watched.beholder.update();
+    }
+    step = [&] { train(torch::kFloat); };
+  }
+  constexpr int kMost = 100;
+  int steps = 0;
+  for (; steps < kMost && watched.beholder.state().captured < 5; ++steps) {
+    step();
+    watched.beholder.update();
+    std::this_thread::sleep_for(20ms);
+  }
+  CHECK(steps < kMost);
+  CHECK(watched.names_shown() == Names{"0", "2"});
+  CHECK(log.count("no activations seen") == 0);
 }
 
 TEST_CASE("activations: hooks are gone once all has come, and watching for nothing has an end") {
