@@ -172,6 +172,7 @@ struct ForwardHooks::Found {
     std::string name;
     const torch::nn::Module* address;
     bool is_embedding;
+    bool named_by_class;  // a root without a name
   };
   struct Parameter {
     ByteRange bytes;
@@ -214,7 +215,8 @@ struct ForwardHooks::Found {
       if (modules.size() > index) continue;
       modules.push_back({is_root && path.empty() ? class_name(module) : path, &module,
                          dynamic_cast<const torch::nn::EmbeddingImpl*>(&module) != nullptr ||
-                             dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr});
+                             dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&module) != nullptr,
+                         is_root && path.empty()});
     }
     // Not named_modules(): it throws for a root on the stack, which has no shared owner.
     const auto named = module.named_children();
@@ -230,8 +232,22 @@ struct ForwardHooks::Found {
     }
   }
 
+  /// Two modules have two names. One that comes from a path stays, before one that is a class.
+  void number_names() {
+    std::set<std::string> taken;
+    for (const bool by_class : {false, true}) {
+      for (Module& module : modules) {
+        if (module.named_by_class != by_class || taken.insert(module.name).second) continue;
+        int number = 2;
+        while (!taken.insert(module.name + '_' + std::to_string(number)).second) ++number;
+        module.name += '_' + std::to_string(number);
+      }
+    }
+  }
+
   /// After the walk.
   void finish() {
+    number_names();
     size_t slots = 4;
     while (slots < 2 * tensors.size()) slots *= 2;
     addresses.assign(slots, nullptr);

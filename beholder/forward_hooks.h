@@ -91,7 +91,7 @@ class ForwardHooks {
 
   /// Adds `root` and all modules below it, from the next arm() on. Names are paths below `name`; without one they begin
   /// with the names of root's children, and parameters of root itself go by its class, "Linear". A module that is
-  /// reached twice keeps its first name.
+  /// reached twice keeps its first name; of two that would have the same name one is "Linear_2".
   /// REQUIRES that root outlives this object, or clear().
   void add(const torch::nn::Module& root, std::string name = "");
   /// The same for a module that may be destroyed earlier: it is held weakly (also while armed). A pointer that owns

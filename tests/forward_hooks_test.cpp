@@ -257,6 +257,44 @@ TEST_CASE("modules: names in Sequential, ModuleList, ModuleDict, below a prefix,
   CHECK(watch.names() == "Linear");
 }
 
+TEST_CASE("modules: two that would have one name have two") {
+  Watch watch;
+  const auto x = torch::ones({1, 4});
+  SECTION("a class, and a root of that name, either way round") {
+    Linear a(4, 4), b(4, 4);
+    const bool unnamed_first = GENERATE(true, false);
+    if (unnamed_first) watch.hooks.add(*a);
+    watch.hooks.add(*b, "Linear");
+    if (!unnamed_first) watch.hooks.add(*a);
+    watch.hooks.arm();
+    a(x);
+    b(x);
+    CHECK(watch.names() == "Linear_2 Linear");
+  }
+  SECTION("a class, and a child of that name") {
+    struct Outer : Module {
+      torch::Tensor start{register_parameter("start", torch::ones({1, 4}))};
+      Linear inner{register_module("Outer", Linear(4, 4))};
+    };
+    Outer outer;
+    watch.hooks.add(outer);
+    watch.hooks.arm();
+    outer.inner(torch::mul(torch::ones({3, 4}), outer.start));
+    CHECK(watch.names() == "Outer_2 Outer");
+  }
+  SECTION("roots of one name or one class, and a number that is taken") {
+    Linear a(4, 4), b(4, 4), c(4, 4), d(4, 4), e(4, 4);
+    watch.hooks.add(*a);
+    watch.hooks.add(*b);
+    watch.hooks.add(*c, "Linear_2");
+    watch.hooks.add(*d, "net");
+    watch.hooks.add(*e, "net");
+    watch.hooks.arm();
+    for (auto net : {a, b, c, d, e}) net->forward(x);
+    CHECK(watch.names() == "Linear Linear_3 Linear_2 net net_2");
+  }
+}
+
 TEST_CASE("modules: the address of the module is given") {
   Net net;
   std::map<std::string, const Module*> modules;
