@@ -37,8 +37,8 @@ const char* to_string(Overflow overflow);
 struct ShownValue {
   size_t section = 0;          ///< index into Picture::sections
   std::vector<int64_t> index;  ///< of the element in its tensor
-  /// What is shown there: the value (of a complex number the magnitude), its variance or its change. NaN where it is
-  /// beyond float32 and not a float64.
+  /// What is shown there: the value (of a complex number the magnitude), its variance or its change. Of integers above
+  /// 2^53 the nearest float64: `text` has all their digits. NaN where it is beyond float32 and not a float64.
   double value = 0;
   /// The value exactly, as the tensor's dtype has it: "9007199254740993", "1e+300", "true", "1+2i", "NaN", "-Inf". A
   /// variance or a change is a float32; "beyond float32" where it is none.

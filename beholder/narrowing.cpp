@@ -4,10 +4,15 @@
 #include <ATen/ops/imag.h>
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
+#include <torch/version.h>
 
 #include <charconv>
 #include <cmath>
 #include <limits>
+
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
+#define BEHOLDER_WIDE_UNSIGNED
+#endif
 
 namespace beholder {
 namespace {
@@ -98,6 +103,9 @@ bool may_be_beyond(c10::ScalarType dtype) {
 }
 
 bool rounds(c10::ScalarType dtype) {
+#ifdef BEHOLDER_WIDE_UNSIGNED
+  if (dtype == c10::ScalarType::UInt32 || dtype == c10::ScalarType::UInt64) return true;
+#endif
   return dtype == at::kDouble || dtype == at::kInt || dtype == at::kLong || c10::isComplexType(dtype);
 }
 
@@ -109,6 +117,10 @@ std::string exact_text(const at::Tensor& values) {
     case at::kDouble: return shortest(*static_cast<const double*>(data));
     case at::kInt: return std::to_string(*static_cast<const int32_t*>(data));
     case at::kLong: return std::to_string(*static_cast<const int64_t*>(data));
+#ifdef BEHOLDER_WIDE_UNSIGNED
+    case c10::ScalarType::UInt32: return std::to_string(*static_cast<const uint32_t*>(data));
+    case c10::ScalarType::UInt64: return std::to_string(*static_cast<const uint64_t*>(data));
+#endif
     case at::kComplexDouble: return complex_text(static_cast<const double*>(data));
     case at::kComplexFloat: return complex_text(static_cast<const float*>(data));
     case at::ScalarType::ComplexHalf: {
@@ -117,6 +129,20 @@ std::string exact_text(const at::Tensor& values) {
       return complex_text(wide);
     }
     default: return "";  // see rounds()
+  }
+}
+
+std::optional<double> exact_value(const at::Tensor& values) {
+  const void* data = values.data_ptr();
+  switch (values.scalar_type()) {
+    case at::kDouble: return *static_cast<const double*>(data);
+    case at::kInt: return *static_cast<const int32_t*>(data);
+    case at::kLong: return static_cast<double>(*static_cast<const int64_t*>(data));
+#ifdef BEHOLDER_WIDE_UNSIGNED
+    case c10::ScalarType::UInt32: return *static_cast<const uint32_t*>(data);
+    case c10::ScalarType::UInt64: return static_cast<double>(*static_cast<const uint64_t*>(data));
+#endif
+    default: return std::nullopt;
   }
 }
 

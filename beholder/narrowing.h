@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 
 namespace beholder {
@@ -46,7 +47,10 @@ bool may_be_beyond(c10::ScalarType dtype);
 bool rounds(c10::ScalarType dtype);
 /// The first of `values` (on the CPU, no bytes else), exactly: see ShownValue::text.
 std::string exact_text(const at::Tensor& values);
-/// The same of a number; "beyond float32" where it is marked so.
+/// The first of `values` (on the CPU, no bytes else) as a float64: exact but of integers above 2^53, which are rounded.
+/// Nothing where it is complex, or no more exact than its float32. See ShownValue::value.
+std::optional<double> exact_value(const at::Tensor& values);
+/// The same as exact_text() of a number; "beyond float32" where it is marked so.
 std::string exact_text(float value);
 
 /// Writes `from` (n), of any dtype and device, as float32 to `to` (n): the magnitude of complex numbers; a finite

@@ -415,7 +415,7 @@ std::optional<ShownValue> ViewRenderer::value_at(int x, int y) const {
     const auto again = *static_cast<const float*>(narrow.data_ptr());
     if (std::memcmp(&again, &value, sizeof value) != 0 && !(std::isnan(again) && std::isnan(value))) return shown;
     shown.text = exact_text(exact);
-    if (exact.scalar_type() == at::kDouble) shown.value = *static_cast<const double*>(exact.data_ptr());
+    shown.value = exact_value(exact).value_or(shown.value);
     return shown;
   }
   return std::nullopt;

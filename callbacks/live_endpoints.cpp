@@ -454,11 +454,12 @@ class LiveEndpoints::Http : public httplib::Server {
     json["section"] = shown->section;
     json["name"] = now.picture->sections[shown->section].name;
     json["index"] = shown->index;
-    // An integer that no float64 has keeps all its digits; what is no real number (true, 1+2i, NaN) stands in the text.
+    // An integer keeps all its digits, also those that no float64 has (-0 is none); what is no real number (true, 1+2i,
+    // NaN) stands in the text.
     const Json exact = Json::parse(shown->text, nullptr, /*allow_exceptions=*/false);
-    json["value"] = exact.is_number_integer() && std::abs(shown->value) > 1e15 ? exact
-                    : std::isfinite(shown->value)                              ? Json(shown->value)
-                                                                               : Json(nullptr);
+    json["value"] = exact.is_number_integer() && shown->text != "-0" ? exact
+                    : std::isfinite(shown->value)                    ? Json(shown->value)
+                                                                     : Json(nullptr);
     json["text"] = shown->text;
     set_json(response, json);
   }

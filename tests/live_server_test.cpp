@@ -2,6 +2,8 @@
 // are slow, silent, many or malicious, and how it ends.
 #include "beholder/callbacks/live_server.h"
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <torch/version.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -35,6 +38,7 @@
 #include <utility>
 #include <vector>
 
+#include "beholder/beholder.h"
 #include "beholder/callbacks/captions.h"
 #include "beholder/callbacks/cpu_share.h"
 #include "beholder/callbacks/live_access.h"
@@ -581,6 +585,69 @@ TEST_CASE("the state says what the contract promises") {
   CHECK(state["recordings"] == Json::array());
   server.settings().edit([](Settings& s) { s.filter = "\xff"; });
   CHECK(server.get("/state").status == 200);
+}
+
+TEST_CASE("the value under a pixel is that of the tensor, from update() to JSON") {
+  const std::vector<NamedTensor> arrays = {
+    {"int32", at::full({1}, 16777217, at::kInt)},
+    {"int64", at::full({1}, int64_t{1} << 40 | 1, at::kLong)},
+    {"least", at::full({1}, std::numeric_limits<int64_t>::min() + 1, at::kLong)},
+    {"small", at::full({1}, -3, at::kLong)},
+    {"float64", at::full({1}, 1.0 / 3, at::kDouble)},
+    {"float32", at::full({1}, 16777216.0, at::kFloat)},
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
+    {"uint32", at::full({1}, 4294967295, at::kLong).to(c10::ScalarType::UInt32)},
+    {"uint64", at::full({1}, int64_t{1} << 60 | 1, at::kLong).to(c10::ScalarType::UInt64)},
+#endif
+  };
+  const std::vector<Json> expected = {16777217,
+                                      int64_t{1} << 40 | 1,
+                                      std::numeric_limits<int64_t>::min() + 1,
+                                      -3,
+                                      1.0 / 3,
+                                      16777216,
+                                      int64_t{4294967295},
+                                      int64_t{1} << 60 | 1};
+  const TemporaryFolder folder;
+  Options options;
+  options.settings.values = Values::Arrays;
+  options.max_overhead = 1;
+  options.max_background = 64;
+  Beholder run(folder.path.string(), options);
+  const auto server = std::make_shared<LiveServer>(Server::with_token({}));
+  run.add(server);
+  const auto ask = [&](const std::string& path) {
+    Client client(server->state().port);
+    client.send(Server::request("GET", path));
+    const Reply reply = client.read();
+    return reply.status == 200 ? Json::parse(reply.body) : Json(nullptr);
+  };
+  const auto eventually = [](const std::function<bool()>& condition) {
+    for (const auto end = Clock::now() + 60s; Clock::now() < end && !condition();) std::this_thread::sleep_for(5ms);
+    return condition();
+  };
+  REQUIRE(eventually([&] { return server->state().port != 0; }));
+  Json picture;
+  REQUIRE(eventually([&] {
+    run.update(beholder::Now, arrays);
+    picture = ask("/state")["picture"];
+    return picture.is_object() && picture["sections"].size() == arrays.size();
+  }));
+  // What update() has begun may still come: the newest picture is asked.
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    INFO(arrays[i].name);
+    Json value;
+    REQUIRE(eventually([&] {
+      picture = ask("/state")["picture"];
+      const Json& place = picture["sections"][i]["picture"];
+      const auto middle = [&](int first) { return place[first].get<int>() + place[first + 2].get<int>() / 2; };
+      value = ask("/value?seq=" + std::to_string(picture["sequence"].get<int64_t>()) +
+                  "&x=" + std::to_string(middle(0)) + "&y=" + std::to_string(middle(1)));
+      return value.is_object();
+    }));
+    CHECK(value["name"] == arrays[i].name);
+    CHECK(value["value"] == expected[i]);
+  }
 }
 
 TEST_CASE("the value under a pixel has its section, name and index") {
