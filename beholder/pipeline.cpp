@@ -47,6 +47,17 @@ class Draining {
   SlotLease slot_;
 };
 
+/// "found [12, 3]" as "found [#, #]": what differs in numbers alone is of one kind.
+std::string without_numbers(const std::string& text) {
+  std::string kind;
+  for (const char c : text) {
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit) kind += c;
+    if (digit && (kind.empty() || kind.back() != '#')) kind += '#';
+  }
+  return kind;
+}
+
 }  // namespace
 
 Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher,
@@ -204,13 +215,28 @@ void Pipeline::make_plan_now(const PlanRequest& request) {
   if (old) retired_.push_back(std::move(old));
 }
 
+/// Where names or shapes are others at each update, so is what is not shown: a few lines tell of its kind.
 void Pipeline::log_not_shown(const Plan& plan) {
+  constexpr int kMostLines = 20, kMostOfAKind = 3;
+  constexpr size_t kMostKnown = 10000;
+  if (said_no_more_lines_ && lines_of_not_shown_ >= kMostLines) return;
   std::string text;
   int named = 0, more = 0;
+  std::set<std::string> kinds;
+  bool held_back = false;
   for (const auto& [name, reason] : plan.not_shown) {
     // Gradients that do not exist are ordinary (frozen parameters); Beholder::update() gives the hint about them.
     if (plan.settings.values == Values::Gradients && reason == "undefined") continue;
-    if (logged_not_shown_.size() > 10000 || !logged_not_shown_.insert(name + '\n' + reason).second) continue;
+    const std::string known = name + '\n' + reason, kind = without_numbers(reason);
+    if (logged_not_shown_.count(known)) continue;
+    const auto lines = lines_about_.find(kind);
+    if (lines_of_not_shown_ >= kMostLines || (lines != lines_about_.end() && lines->second >= kMostOfAKind) ||
+        logged_not_shown_.size() >= kMostKnown) {
+      held_back = true;
+      continue;
+    }
+    logged_not_shown_.insert(known);
+    kinds.insert(kind);
     if (++named <= 5) {
       text += (text.empty() ? "" : ", ") + name + " (" + reason + ")";
     } else {
@@ -218,7 +244,14 @@ void Pipeline::log_not_shown(const Plan& plan) {
     }
   }
   if (more > 0) text += " and " + std::to_string(more) + " more";
-  if (!text.empty()) log_warning("not shown: " + text);
+  if (!text.empty()) {
+    log_warning("not shown: " + text);
+    ++lines_of_not_shown_;
+    for (const auto& kind : kinds) ++lines_about_[kind];
+  }
+  if (held_back && !std::exchange(said_no_more_lines_, true)) {
+    log_warning("not shown: others as well, which are not told here any more: see state().not_shown, or the live page");
+  }
 }
 
 void Pipeline::follow_settings() {

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <future>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -119,7 +120,10 @@ class Pipeline {
   std::optional<PlanRequest> last_request_;
   bool plan_unused_ = false;                          // the last thing done was a plan, not a picture
   std::vector<std::shared_ptr<const Plan>> retired_;  // freed here, not on the training thread
-  std::set<std::string> logged_not_shown_;
+  std::set<std::string> logged_not_shown_;            // name and reason
+  std::map<std::string, int> lines_about_;            // for each kind of reason why something is not shown
+  int lines_of_not_shown_ = 0;
+  bool said_no_more_lines_ = false;
   bool said_no_room_ = false;
   Settings followed_;
   uint64_t sequence_ = 0, live_sequence_ = 0;

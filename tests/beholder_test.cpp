@@ -1334,6 +1334,36 @@ TEST_CASE("what cannot be shown is named once in the log, and in the state") {
   CHECK(watched.beholder.state().not_shown.empty());
 }
 
+TEST_CASE("names and shapes that are others at each update are a few lines in the log, and all of them in the state") {
+  LogLines log;
+  Watched watched(quick(Values::Arrays));
+  const auto update_until_left_out = [&](const beholder::Arrays& arrays, const Names& hollow) {
+    return eventually(
+        [&] {
+          Names left_out;
+          for (const auto& [name, reason] : watched.beholder.state().not_shown) left_out.push_back(name);
+          return left_out == hollow;
+        },
+        [&] { watched.beholder.update(arrays); });
+  };
+  const Tensor good = torch::rand({4, 4});
+  for (int image = 0; image < 40; ++image) {
+    const std::string boxes = "boxes of image" + std::string(image, 'e'), mask = "mask " + std::to_string(image);
+    REQUIRE(update_until_left_out({{boxes, torch::zeros({0, 4})}, {mask, Tensor()}, {"good", good}}, {boxes, mask}));
+  }
+  CHECK(log.all().size() == 4);
+  CHECK(log.all().at(0) == "not shown: boxes of image (empty), mask 0 (undefined)");
+  CHECK(log.all().back().find("state().not_shown") != std::string::npos);
+  // A kind that was not there yet is told, whatever its numbers are.
+  for (int size = 4; size < 30; ++size) {
+    const std::string name = "frame " + std::to_string(size);
+    REQUIRE(update_until_left_out({{name, torch::zeros({size, 2, 2}), beholder::Kind::Frame}, {"good", good}}, {name}));
+  }
+  CHECK(log.all().size() == 7);
+  CHECK(log.all().back().find("not shown: frame 6 (a frame is") == 0);
+  CHECK(log.count("state().not_shown") == 1);
+}
+
 // ---- activations
 
 TEST_CASE("activations: the outputs of the training forward, of exactly the step that the picture names") {
