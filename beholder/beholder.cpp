@@ -15,6 +15,7 @@
 
 #include "beholder/activation_session.h"
 #include "beholder/activation_watch.h"
+#include "beholder/asked_steps.h"
 #include "beholder/capture.h"
 #include "beholder/dispatcher.h"
 #include "beholder/forks.h"
@@ -103,7 +104,9 @@ struct Beholder::Impl {
   bool watches_others(Clock::time_point now);
   bool finish_activations(Clock::time_point now);
   void wait_for_activations(Clock::time_point now);
-  void arm(Clock::time_point now);
+  void arm(Clock::time_point now, bool for_now);
+  bool watches_for_now(Clock::time_point now) const;
+  void say_that_now_came_too_late();
   void list_changed();
 
   std::shared_ptr<const Plan> fitting_plan() const;
@@ -146,12 +149,14 @@ struct Beholder::Impl {
   bool modules_changed = true;  // since the watch was told
   int armed_updates = 0;
   int64_t sessions = 0, calm_sessions = 0;
+  AskedSteps asked;
+  bool armed_for_now = false;   // what comes is for an update(Now): no other shows it
   bool something_came = false;  // activations, since the list of modules changed
   std::string said_nothing;     // the message of the last picture that says so, and its settings
   uint64_t said_revision = 0;
   Clock::time_point armed_at{}, modules_looked_at{};
   double unpaid_seconds = 0;  // of waiting, and after the last bill
-  bool said_no_gradients = false, said_no_activations = false;
+  bool said_no_gradients = false, said_no_activations = false, said_now_came_too_late = false;
 
   // Read by state().
   std::atomic<int64_t> step{0}, last_step{0}, updates{0}, captures{0}, drops{0}, in_graphs{0};
@@ -169,7 +174,7 @@ bool Beholder::Impl::follow_settings(Clock::time_point now) {
 }
 
 bool Beholder::Impl::due(Clock::time_point now) const {
-  if (watch->on()) return !watch->empty() || now >= armed_at + kArmedLong;
+  if (watch->on() && !armed_for_now) return !watch->empty() || now >= armed_at + kArmedLong;
   const auto background = pipeline.not_before();
   if (settings->revision() == seen_revision) {
     return !schedule.quiet(now) && schedule.due(wish_of(current), now, background);
@@ -180,7 +185,8 @@ bool Beholder::Impl::due(Clock::time_point now) const {
 
 void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now_please) {
   const auto now = Clock::now();
-  if (!watch->on() && !follow_settings(now) && !now_please) return;
+  if (now_please) asked.asked(updates.load(std::memory_order_relaxed) - 1);
+  if (!watch->on() && !follow_settings(now) && !now_please && !watches_for_now(now)) return;
   struct Bill {  // is paid after an exception too
     Impl& impl;
     Clock::time_point started;
@@ -217,27 +223,34 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
   // Modules are often trained on another thread than the one that attaches them.
   if (watch->on() && (!watch->on_this_thread() || watches_others(now))) {
     watch->disarm();
-    if (!follow_settings(now) && !now_please) return;
+    if (!follow_settings(now) && !now_please && !watches_for_now(now)) return;
   }
+  const bool is_due = schedule.due(wish_of(current), now, pipeline.not_before());
+  armed_for_now = armed_for_now && !is_due;
   if (watch->on() && (settings->revision() == seen_revision || !needs_capture(current, settings->get()))) {
     if (settings->revision() != seen_revision) {  // also where every step is watched
       follow_settings(now);
       schedule.look_at_each();
     }
-    if (!finish_activations(now)) return;
+    const int64_t before = captures.load(std::memory_order_relaxed);
+    const bool next = finish_activations(now);
+    if (at_once && captures.load(std::memory_order_relaxed) == before) say_that_now_came_too_late();
+    if (!next && (!at_once || watch->on())) return;
     bill.settle();
     // Steps may be slower than the pictures wished: the next one shall not wait for another update() to be armed by.
-    if (at_once || schedule.forced() || schedule.due_by_next_update(wish_of(current), now, pipeline.not_before()))
-      arm(now);
+    const bool due_next =
+        schedule.forced() || schedule.due_by_next_update(wish_of(current), now, pipeline.not_before());
+    if (due_next || at_once || watches_for_now(now)) arm(now, /*for_now=*/!due_next);
     return;
   }
   if (watch->on()) {  // of other settings
     watch->disarm();
-    if (!follow_settings(now) && !now_please) return;
+    if (!follow_settings(now) && !now_please && !watches_for_now(now)) return;
   }
   if (tensors.refresh(now)) list_changed();
   if (current.values == Values::Activations) {
-    arm(now);
+    if (at_once) say_that_now_came_too_late();
+    arm(now, /*for_now=*/!is_due);
   } else {
     collect(arrays, frame);
     show_collected(now);
@@ -267,7 +280,7 @@ void Beholder::Impl::prepare() {
   follow_settings(now);
   if (!schedule.due(wish_of(current), now, pipeline.not_before())) return;
   if (current.values == Values::Activations) {
-    if (!inside_graph()) arm(now);
+    if (!inside_graph()) arm(now, /*for_now=*/false);
   } else if (current.values == Values::Parameters || current.values == Values::Buffers) {
     collect(nullptr, nullptr);
     const bool nothing = candidates.empty();
@@ -395,7 +408,7 @@ void Beholder::Impl::show_collected(Clock::time_point now) {
     // Arrays that were passed, but cannot be shown, are named by the plan.
     ask_for_plan(places.merged(plan.get(), candidates, current, nothing), nothing);
   }
-  schedule.look_again(now);
+  if (!at_once) schedule.look_again(now);  // another step is not what was asked for
 }
 
 /// False where nothing could be read: a plan that knows it says so.
@@ -464,17 +477,34 @@ void Beholder::Impl::request_plan(std::vector<TensorSpec> specs, bool nothing) {
 
 // ---- activations
 
-void Beholder::Impl::arm(Clock::time_point now) {
+/// Whether to watch the forward that comes, for an update(Now) that may come after it.
+bool Beholder::Impl::watches_for_now(Clock::time_point now) const {
+  const int64_t next = updates.load(std::memory_order_relaxed);
+  if (!asked.likely(next) || current.values != Values::Activations) return false;
+  return asked.expected(next) || schedule.spare(wish_of(current), now, pipeline.not_before());
+}
+
+void Beholder::Impl::say_that_now_came_too_late() {
+  if (std::exchange(said_now_came_too_late, true)) return;
+  log_warning(
+      "update(Now) shows no activations of this step: its forward was not watched. From now on those are that run "
+      "between two update(Now), or before one that comes after as many updates as the last did; others as far as "
+      "max_overhead allows");
+}
+
+/// `for_now`: no picture is due.
+void Beholder::Impl::arm(Clock::time_point now, bool for_now) {
   if (std::exchange(modules_changed, false)) watch->set_modules(tensors.modules());
   SlotLease lease;
-  auto plan = fitting_plan();
+  auto plan = at_once ? plan_within_patience(now) : fitting_plan();
   if (plan && !plan->tensors.empty()) {
     lease = lease_of(plan);
     if (!lease) {
-      dropped_picture(Clock::now());
+      if (!for_now) dropped_picture(Clock::now());
       return;
     }
   }
+  armed_for_now = for_now;
   const GatherIndex* const gathers = lease ? &index_of(plan) : nullptr;
   armed_updates = 0;
   armed_at = modules_looked_at = now;
@@ -521,11 +551,12 @@ bool Beholder::Impl::finish_activations(Clock::time_point now) {
     ask_for_plan(places.merged(done->plan().get(), done->specs()),
                  /*nothing=*/false);
   }
+  if (armed_for_now && !at_once) return true;  // nobody has asked for it
   if (captured_some) {
     places.captured(*done);
     submit(std::move(done->lease()), now);
   } else {
-    schedule.look_again(now);
+    if (!armed_for_now) schedule.look_again(now);
     if (!plan_within_patience(now)) {
       drops.fetch_add(1, std::memory_order_relaxed);
       return false;
@@ -541,14 +572,15 @@ void Beholder::Impl::wait_for_activations(Clock::time_point now) {
   if (tensors.refresh(now)) {
     watch->disarm();
     list_changed();
-    schedule.look_again(now);
+    if (!armed_for_now) schedule.look_again(now);
     return;
   }
   if (!watch->watching()) {
     schedule.watched(watch->seconds_since_arming(), 0, /*given_up=*/true);
     watch->disarm();
-    schedule.look_again(now);
+    if (!armed_for_now) schedule.look_again(now);
   }
+  if (armed_for_now && !at_once) return;
   if (something_came || armed_updates < kArmedUpdates || now < armed_at + kArmedLong) return;
   const std::string message = nothing_to_show(Values::Activations);
   if (!std::exchange(said_no_activations, true)) log_warning(message);
@@ -695,7 +727,8 @@ void Beholder::update(const ArraysOrFunction* arrays, const FrameOrFunction* fra
   impl.updates.store(before + 1, std::memory_order_relaxed);
   const auto now = Clock::now();
   impl.schedule.update_begins(now);
-  if (now_please || !impl.schedule.quiet(now) || impl.settings->revision() != impl.seen_revision) {
+  if (now_please || !impl.schedule.quiet(now) || impl.settings->revision() != impl.seen_revision ||
+      impl.watches_for_now(now)) {
     const auto update = [&] { impl.update(arrays, frame, now_please); };
     if (!impl.pipeline.errors().guarded("update()", update)) {
       impl.dropped_picture(Clock::now(), Schedule::kTryAgain);

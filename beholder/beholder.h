@@ -146,8 +146,14 @@ class Beholder {
   void update(const ArraysOrFunction& arrays) noexcept { update(&arrays, nullptr); }
   void update(const ArraysOrFunction& arrays, const FrameOrFunction& frame) noexcept { update(&arrays, &frame); }
   void update(const FrameOrFunction& frame) noexcept { update(static_cast<const ArraysOrFunction*>(nullptr), &frame); }
-  /// The same, and this step is shown whatever FPS and budgets say: waits, for a second each at most, for a plan and
-  /// for memory where there is none yet. Activations must have been armed by an update() before the forward.
+  /// The same, and this step is shown whatever FPS and budgets say, and no other for it: waits, for a second each at
+  /// most, for a plan and for memory where there is none yet.
+  ///
+  /// Activations are shown where the forward before it was watched, which has to begin before it is known what is asked
+  /// for. Once there was an update(Now), always watched is the forward between two of them, and the one before an
+  /// update() that comes as many updates after the last update(Now) as that came after the one before: of an
+  /// update(Now) at each 100th step the third and all later ones are shown. Other forwards are watched as far as
+  /// max_overhead allows. The first step that cannot be shown is told in one line.
   void update(NowTag) noexcept { update(static_cast<const ArraysOrFunction*>(nullptr), nullptr, true); }
   void update(NowTag, const ArraysOrFunction& arrays) noexcept { update(&arrays, nullptr, true); }
   void update(NowTag, const ArraysOrFunction& arrays, const FrameOrFunction& frame) noexcept {

@@ -43,6 +43,11 @@ bool Schedule::due_by_next_update(const Wish& wish, Time now, Time background) c
   return now + ticks(step_) >= earliest(wish, forced_, background);
 }
 
+bool Schedule::spare(const Wish& wish, Time now, Time background) const {
+  return now + ticks(step_) >= std::max(paid_until_, background) &&
+         now + ticks(usual_cost_ / max_overhead_) <= earliest(wish, forced_, background);
+}
+
 void Schedule::update_begins(Time now) {
   if (last_update_ != Time{}) {
     const double seconds = Seconds(now - last_update_).count();

@@ -36,6 +36,10 @@ class Schedule {
   /// must be prepared a step ahead is prepared then.
   bool due_by_next_update(const Wish& wish, Time now, Time background) const;
 
+  /// Whether the budget has room, in the step that begins, for what is no picture: the next one does not come later for
+  /// it.
+  bool spare(const Wish& wish, Time now, Time background) const;
+
   /// Called at each update() that looks at the time; the interval of those is what a step takes at most.
   void update_begins(Time now);
   /// The settings have changed; `other_values`: what was captured is not what they ask for.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "beholder/asked_steps.h"
 #include "catch.h"
 
 using namespace beholder;
@@ -146,4 +147,35 @@ TEST_CASE("watching that was given up for nothing lasts longer the next time, up
   schedule.watched(0.001, 0.01, false);  // it came: a few times what it took
   CHECK(schedule.watching_limit() == Approx(first));
   CHECK(schedule.forward_limit() == Approx(0.04));
+}
+
+TEST_CASE(
+    "what is no picture has room in the budget once all is paid, and where the next picture does not wait for it") {
+  const Schedule::Wish wish{10, false};
+  Schedule schedule(0.02, false);
+  schedule.captured(wish, kStart);
+  schedule.pay(kStart, 0.001, false);  // paid after 50 ms
+  CHECK_FALSE(schedule.spare(wish, kStart + 49ms, kPaid));
+  CHECK(schedule.spare(wish, kStart + 50ms, kPaid));
+  CHECK_FALSE(schedule.spare(wish, kStart + 50ms, kStart + 60ms));
+  CHECK_FALSE(schedule.spare(wish, kStart + 51ms, kPaid));  // it would not be paid in time
+  CHECK(schedule.spare({0, false}, kStart + 51ms, kPaid));  // no next picture
+}
+
+TEST_CASE("the next update(Now) is expected after as many updates as the last") {
+  beholder::AskedSteps asked;
+  CHECK_FALSE(asked.likely(0));
+  CHECK_FALSE(asked.expected(0));
+  asked.asked(9);  // the tenth
+  CHECK(asked.expected(19));
+  CHECK_FALSE(asked.expected(18));
+  CHECK(asked.likely(10));
+  asked.asked(12);
+  CHECK(asked.expected(15));
+  CHECK_FALSE(asked.expected(18));
+  CHECK(asked.likely(1012));
+  CHECK_FALSE(asked.likely(1013));
+  asked.asked(5012);
+  CHECK(asked.likely(55012));
+  CHECK_FALSE(asked.likely(55013));
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -673,5 +674,137 @@ TEST_CASE("update(Now) shows its step, whatever FPS and budgets say") {
   for (const auto& picture : watched.collector->pictures()) {
     CHECK(picture->step == step);
     step += 2;
+  }
+}
+
+namespace {
+
+/// Steps of the pictures from number `first` on.
+std::vector<int64_t> steps_shown(const Watched& watched, size_t first) {
+  watched.settle();
+  std::vector<int64_t> steps;
+  const auto pictures = watched.collector->pictures();
+  for (size_t i = first; i < pictures.size(); ++i) steps.push_back(pictures[i]->step);
+  return steps;
+}
+
+}  // namespace
+
+TEST_CASE("update(Now) shows the steps that are asked for, and no other") {
+  const Values values = GENERATE(Values::Parameters, Values::Gradients, Values::Arrays, Values::Activations);
+  CAPTURE(to_string(values));
+  LogLines log;
+  Options options = options_for(values);
+  options.settings.fps = GENERATE(0.0, 0.001);  // the first picture of 0.001 is due at once, the second later
+  CAPTURE(options.settings.fps);
+  const bool low = options.settings.fps > 0;
+  if (!low) options.max_overhead = options.max_background = 1e-6;
+  Watched watched(options);
+  Parts net;
+  watched.beholder.attach(net);
+  const auto forward = [&] { return net->head(net->encoder(torch::randn({3, 4}))); };
+  for (int i = 0; low && i < 4000 && watched.beholder.state().captured == 0; ++i) {
+    forward().sum().backward();
+    watched.beholder.update({{"a", torch::randn({3})}});
+    std::this_thread::sleep_for(5ms);
+  }
+  watched.settle();
+  const size_t before = watched.collector->pictures().size();
+  REQUIRE(before == (low ? 1 : 0));
+  watched.beholder.set_step(0);
+  std::map<int64_t, float> largest;
+  for (int64_t step = 0; step < 100; ++step) {
+    const Tensor out = forward();
+    largest[step] = out.max().item<float>();
+    out.sum().backward();
+    if (step % 10 == 5) {
+      watched.beholder.update(beholder::Now, {{"a", torch::randn({3})}});
+      watched.settle();
+    } else {
+      watched.beholder.update({{"a", torch::randn({3})}});
+    }
+  }
+  std::vector<int64_t> asked;
+  for (int64_t step = values == Values::Activations ? 25 : 5; step < 100; step += 10) asked.push_back(step);
+  auto shown = steps_shown(watched, before);
+  if (values == Values::Activations) {  // where the budget had room
+    shown.erase(std::remove_if(shown.begin(), shown.end(), [](int64_t step) { return step == 5 || step == 15; }),
+                shown.end());
+    const auto pictures = watched.collector->pictures();
+    for (size_t i = before; i < pictures.size(); ++i) {
+      for (const auto& info : pictures[i]->sections) {
+        if (info.name == "head") CHECK(info.statistics.max == largest.at(pictures[i]->step));
+      }
+    }
+    CHECK(log.count("update(Now) shows no activations of this step") == 1);
+  }
+  CHECK(shown == asked);
+}
+
+TEST_CASE("update(Now) of activations: nothing is watched before one is asked for, or long after, or in vain") {
+  const LogLines log;
+  Options options = options_for(Values::Activations);
+  options.settings.fps = 0;
+  Watched watched(options);
+  Parts net;
+  watched.beholder.attach(net);
+  const auto forward = [&] { net->head(net->encoder(torch::randn({3, 4}))).sum().backward(); };
+  const auto watching = [&](int steps) {
+    int armed = 0;
+    for (int i = 0; i < steps; ++i) {
+      armed += at::hasThreadLocalCallbacks() ? 1 : 0;
+      forward();
+      watched.beholder.update();
+    }
+    return armed;
+  };
+  CHECK(watching(20) == 0);
+  watched.beholder.update(beholder::Now);
+  CHECK(watching(1) == 1);
+  watching(1100);
+  CHECK(watching(20) == 0);
+  CHECK(watched.beholder.state().captured == 0);
+  // Two in a row.
+  for (int i = 0; i < 3; ++i) {
+    watched.beholder.update(beholder::Now);
+    forward();
+  }
+  watched.beholder.update(beholder::Now);
+  CHECK(watched.beholder.state().captured >= 1);
+}
+
+TEST_CASE("update(Now) of activations: each step, and steps without a rule as far as the budget allows") {
+  const LogLines log;
+  Options options = options_for(Values::Activations);
+  options.settings.fps = 0;
+  Watched watched(options);
+  Parts net;
+  watched.beholder.attach(net);
+  const auto forward = [&] { net->head(net->encoder(torch::randn({3, 4}))).sum().backward(); };
+  SECTION("each") {
+    for (int i = 0; i < 12; ++i) {
+      forward();
+      watched.beholder.update(beholder::Now);
+      watched.settle();
+    }
+    CHECK(steps_shown(watched, 0) == std::vector<int64_t>{2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  }
+  SECTION("without a rule") {
+    std::vector<int64_t> asked;
+    for (int64_t step = 0, pause = 1; step < 100; ++step) {
+      std::this_thread::sleep_for(3ms);  // the budget is all of the time
+      forward();
+      if (asked.empty() || step == asked.back() + pause) {
+        asked.push_back(step);
+        ++pause;
+        watched.beholder.update(beholder::Now);
+        watched.settle();
+      } else {
+        watched.beholder.update();
+      }
+    }
+    const auto shown = steps_shown(watched, 0);
+    CHECK(shown.size() + 4 >= asked.size());
+    for (const int64_t step : shown) CHECK(std::count(asked.begin(), asked.end(), step) == 1);
   }
 }
