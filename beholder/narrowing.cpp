@@ -1,13 +1,20 @@
 #include "beholder/narrowing.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/hypot.h>
 #include <ATen/ops/imag.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <torch/version.h>
 
+#include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cmath>
+#include <exception>
 #include <limits>
 
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3)
@@ -59,6 +66,36 @@ template <typename Number>
 std::string complex_text(const Number* parts) {
   const std::string imaginary = shortest(parts[1]);
   return shortest(parts[0]) + (imaginary[0] == '-' ? "" : "+") + imaginary + "i";
+}
+
+enum class Known : uint8_t { Untried, Narrows, Fails };
+
+std::atomic<Known>& known_of(c10::ScalarType dtype, c10::DeviceType device) {
+  constexpr auto kDtypes = static_cast<size_t>(c10::ScalarType::NumOptions) + 1;
+  constexpr auto kDevices = static_cast<size_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES);
+  static std::atomic<Known> known[kDtypes][kDevices];
+  return known[std::min(static_cast<size_t>(dtype), kDtypes - 1)][std::min(static_cast<size_t>(device), kDevices - 1)];
+}
+
+/// All that is done with values of this dtype between a tensor and its picture.
+void try_narrowing(c10::ScalarType dtype, c10::Device device) {
+  constexpr int64_t kBytes = 1024;
+  const auto on_device = at::TensorOptions().device(device);
+  const at::Tensor from = at::zeros({kBytes}, on_device.dtype(at::kByte)).view(dtype);
+  narrow_into(at::empty(from.sizes(), on_device.dtype(at::kFloat)), from);
+  if (rounds(dtype)) from.clone();
+  if (device.is_cpu()) return;  // there values are copied as bytes
+  at::empty({4, 4}, on_device.dtype(dtype)).copy_(from.as_strided({4, 4}, {16, 2}), /*non_blocking=*/true);
+  at::index_select(from, 0, at::zeros({4}, on_device.dtype(at::kLong)));
+}
+
+bool narrows_now(c10::ScalarType dtype, c10::Device device) {
+  try {
+    try_narrowing(dtype, device);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 at::Tensor bits_are(const at::Tensor& values, uint32_t bits) {
@@ -146,7 +183,29 @@ std::optional<double> exact_value(const at::Tensor& values) {
   }
 }
 
+bool can_narrow(c10::ScalarType dtype, c10::Device device) {
+  std::atomic<Known>& known = known_of(dtype, device.type());
+  if (known == Known::Untried) {
+    const at::NoGradGuard no_grad;
+    bool good = narrows_now(dtype, device);
+    if (!good) {
+      try_narrowing(at::kFloat, device);  // throws where this dtype is not to blame
+      good = narrows_now(dtype, device);
+    }
+    known = good ? Known::Narrows : Known::Fails;
+  }
+  return known == Known::Narrows;
+}
+
+bool may_narrow(c10::ScalarType dtype, c10::DeviceType device) { return known_of(dtype, device) != Known::Fails; }
+
 void narrow_into(const at::Tensor& to, const at::Tensor& from) {
+  if (from.device() != to.device() && !may_narrow(from.scalar_type(), to.device().type())) {
+    const at::Tensor narrow = at::empty(from.sizes(), at::TensorOptions().dtype(at::kFloat).device(from.device()));
+    narrow_into(narrow, from);
+    to.copy_(narrow);
+    return;
+  }
   if (c10::isComplexType(from.scalar_type())) {
     narrow_complex(to, from.to(to.device(), from.scalar_type(), /*non_blocking=*/true));
   } else if (from.scalar_type() == at::kDouble) {

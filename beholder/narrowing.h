@@ -2,6 +2,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <cstring>
@@ -52,6 +54,13 @@ std::string exact_text(const at::Tensor& values);
 std::optional<double> exact_value(const at::Tensor& values);
 /// The same as exact_text() of a number; "beyond float32" where it is marked so.
 std::string exact_text(float value);
+
+/// True where LibTorch converts this dtype to float32, copies it and selects from it, on such a device. Tried on a few
+/// zeros, once for each dtype and kind of device, which allocates on the device: for the render thread, on a stream of
+/// its own. Throws where float32 itself fails (no memory).
+bool can_narrow(c10::ScalarType dtype, c10::Device device);
+/// False where can_narrow() was. Asks nothing of a device: any thread.
+bool may_narrow(c10::ScalarType dtype, c10::DeviceType device);
 
 /// Writes `from` (n), of any dtype and device, as float32 to `to` (n): the magnitude of complex numbers; a finite
 /// number that is beyond float32 is marked as such, and none but 0 becomes 0. Waits for no device.

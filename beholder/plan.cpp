@@ -380,8 +380,8 @@ void allocate_slots(Plan& plan, int count) {
       // Values of the CPU that are rendered on a device travel from pinned memory: the render thread does not wait.
       slot->buffers.push_back(
           group.device.is_cpu()
-              ? host_buffer(bytes, plan.device).view(group.dtype).zero_()
-              : at::zeros({group.count}, at::TensorOptions().dtype(group.dtype).device(group.device)));
+              ? host_buffer(bytes, plan.device).zero_().view(group.dtype)
+              : at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).device(group.device)).view(group.dtype));
     }
     for (const auto& view : plan.views) {
       std::vector<at::Tensor> targets;
@@ -428,6 +428,23 @@ int64_t bytes_per_value(const Settings& settings, bool on_cpu) {
   return kSlots * 8 + 8 + history + (on_cpu ? 4 : 64);
 }
 
+/// What LibTorch cannot convert is known before it is a part of anything.
+PlanRequest without_what_does_not_narrow(PlanRequest request) {
+  std::vector<c10::Device> devices;
+  for (const auto& spec : request.tensors) {
+    if (spec.refusal.empty() && std::find(devices.begin(), devices.end(), spec.device) == devices.end())
+      devices.push_back(spec.device);
+  }
+  const SideStreams side(devices);
+  refuse_what_does_not_narrow(request.tensors);
+  // Values of the CPU are converted where the picture is made, or here: narrow_into() knows.
+  const c10::Device device = main_device(request.tensors);
+  for (const auto& spec : request.tensors) {
+    if (spec.refusal.empty() && spec.device != device && !c10::isQIntType(spec.dtype)) can_narrow(spec.dtype, device);
+  }
+  return request;
+}
+
 }  // namespace
 
 bool Slot::quiet() const {
@@ -439,7 +456,8 @@ bool Plan::quiet() const {
   return std::all_of(slots.begin(), slots.end(), [](const auto& slot) { return slot->quiet(); });
 }
 
-std::shared_ptr<const Plan> make_plan(const PlanRequest& request, const Options& options, int slots) {
+std::shared_ptr<const Plan> make_plan(const PlanRequest& asked, const Options& options, int slots) {
+  const PlanRequest request = without_what_does_not_narrow(asked);
   const bool rounded = std::any_of(request.tensors.begin(), request.tensors.end(),
                                    [](const TensorSpec& spec) { return rounds(spec.dtype); });
   const int64_t exact = rounded ? 16 : 0;  // bytes of a value as it is, for those who ask for it

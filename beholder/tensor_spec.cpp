@@ -9,6 +9,7 @@
 #include <numeric>
 #include <utility>
 
+#include "beholder/narrowing.h"
 #include "beholder/numbers.h"
 
 namespace beholder {
@@ -23,13 +24,27 @@ bool fits_geometry(const std::vector<int64_t>& sizes) {
 
 bool is_picture(const std::vector<int64_t>& sizes) { return sizes.size() == 2 || (sizes.size() == 3 && sizes[0] == 3); }
 
-/// LibTorch converts it to float. (What it only stores, such as Bits8, it does not.)
+/// LibTorch has numbers of it. (What it only stores, such as Bits8, are none.) Whether it converts them, which it does
+/// not do with all, is tried.
 bool holds_numbers(c10::ScalarType dtype) {
   return c10::isIntegralType(dtype, /*includeBool=*/true) || c10::isFloatingType(dtype) || c10::isComplexType(dtype) ||
          c10::isQIntType(dtype);
 }
 
+std::string does_not_narrow(const TensorSpec& spec) {
+  return std::string("of a dtype that LibTorch does not convert to float32 on such a device, ") +
+         c10::toString(spec.dtype) + " on " + spec.device.str();
+}
+
 }  // namespace
+
+void refuse_what_does_not_narrow(std::vector<TensorSpec>& specs) {
+  for (auto& spec : specs) {
+    // Quantized ones are made dense before they are copied.
+    if (!spec.refusal.empty() || c10::isQIntType(spec.dtype)) continue;
+    if (!can_narrow(spec.dtype, spec.device)) spec.refusal = does_not_narrow(spec);
+  }
+}
 
 bool is_plain(const at::Tensor& tensor) {
   return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg();
@@ -122,6 +137,8 @@ TensorSpec describe(const Candidate& candidate) {
       spec.refusal = "a meta tensor, which has no values";
     } else if (!holds_numbers(spec.dtype)) {
       spec.refusal = std::string("of a dtype that holds no numbers, ") + c10::toString(spec.dtype);
+    } else if (!may_narrow(spec.dtype, spec.device.type())) {
+      spec.refusal = does_not_narrow(spec);
     } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
       spec.refusal = "empty";
     } else if (!fits_geometry(spec.sizes)) {

@@ -54,6 +54,10 @@ TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer);
 /// Why a tensor is left out after its gather has failed.
 std::string unreadable(const std::exception& error);
 
+/// Leaves out those of a dtype that LibTorch does not convert where they lie. See can_narrow(), which it asks: for the
+/// render thread. describe() knows it from then on.
+void refuse_what_does_not_narrow(std::vector<TensorSpec>& specs);
+
 /// What can be read as it lies in memory.
 bool is_plain(const at::Tensor& tensor);
 

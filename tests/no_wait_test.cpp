@@ -3,6 +3,7 @@
 // non-blocking copy, and show exactly what the CPU would have shown.
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
+#include <torch/library.h>
 #include <torch/torch.h>
 #include <torch/version.h>
 
@@ -17,6 +18,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -563,6 +565,33 @@ TEST_CASE("arrays of the CPU among those of a device") {
       training.check_pictures();
     }
   }
+}
+
+Tensor no_hypot(const Tensor&, const Tensor&) { throw std::runtime_error("not for this device"); }
+
+TEST_CASE("what a device cannot convert is named, and the others are shown") {
+  fake_device::reset();
+  auto vendor = MAKE_TORCH_LIBRARY_IMPL(aten, PrivateUse1);
+  vendor.impl("hypot", TORCH_FN(no_hypot));  // what magnitudes are made with
+  const c10::Device device = fake_device::device();
+  const Tensor wave = torch::full({5, 4}, c10::complex<double>(3, 4), torch::kComplexDouble);
+  Training training(settings_for(Values::Arrays));
+  training.given = {
+      {"device float", torch::randn({20, 30}).to(device)}, {"device wave", wave.to(device)}, {"host wave", wave}};
+  training.show(5);
+  const State state = training.shown->state();
+  REQUIRE(state.not_shown.size() == 1);
+  CHECK(state.not_shown[0].first == "device wave");
+  CHECK(state.not_shown[0].second.find("ComplexDouble on privateuseone") != std::string::npos);
+  CHECK(state.errors == 0);
+  const auto last = training.collector->pictures().back();
+  REQUIRE(last->sections.size() == 2);
+  CHECK(last->sections[0].name == "device float");
+  CHECK(last->sections[0].statistics.count == 600);
+  CHECK(last->sections[1].name == "host wave");
+  CHECK(last->sections[1].statistics.min == 5);
+  CHECK(training.in_update.synchronizations() == 0);
+  CHECK(training.in_update.device_allocations == 0);
 }
 
 TEST_CASE("a user's arrays on the CPU beside a model on a device") {

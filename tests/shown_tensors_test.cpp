@@ -144,6 +144,19 @@ TEST_CASE("every type of number is shown with its values") {
   for (const auto& [dtype, name] : names) CHECK(render({{"x", torch::ones({2}).to(dtype)}})->sections[0].dtype == name);
 }
 
+TEST_CASE("a dtype holds numbers where LibTorch converts it") {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kByte, at::kChar, at::kShort,
+                           at::kInt, at::kLong, at::kBool, at::kComplexHalf, at::kComplexFloat, at::kComplexDouble}) {
+    INFO(c10::toString(dtype));
+    CHECK(can_narrow(dtype, at::kCPU));
+    CHECK(may_narrow(dtype, at::kCPU));
+  }
+  const auto nothing = at::kQInt8;  // without a scale
+  CHECK_FALSE(can_narrow(nothing, at::kCPU));
+  CHECK_FALSE(may_narrow(nothing, at::kCPU));
+  CHECK(may_narrow(nothing, at::kCUDA));  // unknown
+}
+
 TEST_CASE("complex tensors show their magnitude, conjugate and negative views as well") {
   torch::manual_seed(2);
   const at::Tensor values = torch::complex(some({5, 8}), some({5, 8}));
