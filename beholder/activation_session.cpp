@@ -80,6 +80,7 @@ void ActivationSession::forget_evaluation(int64_t last) {
       entry.spec = spec_of(entry);
       entry.spec->name = label_of(name, nth);
       entry.candidate = -1;
+      entry.stands_in = false;
       entry.nth = nth;
     }
     if (nth >= 0 && nth < kShownCalls) module.entries[static_cast<size_t>(nth)] = static_cast<int32_t>(kept.size());
@@ -88,6 +89,35 @@ void ActivationSession::forget_evaluation(int64_t last) {
   entries_ = std::move(kept);
   first_without_grad_.clear();
   others_without_grad_ = without_grad_ended_ = false;
+}
+
+/// The place of a missing tap for one whose name the plan does not know; -1 where there is none.
+int64_t ActivationSession::place_to_stand_in(const Candidate& candidate) const {
+  const Settings& settings = plan()->settings;
+  std::vector<bool> taken(plan()->tensors.size(), false);
+  for (const auto& entry : entries_) {
+    if (entry.candidate >= 0) taken[static_cast<size_t>(entry.candidate)] = true;
+  }
+  int64_t first = -1;
+  for (size_t i = 0; i < taken.size(); ++i) {
+    const TensorSpec& spec = plan()->tensors[i];
+    if (taken[i] || !spec.passing || !spec.tap || !spec.refusal.empty() || spec.name == settings.solo) continue;
+    if (!is_gathered(fit(*plan(), *index_, i, candidate))) continue;
+    if (matches_filter(settings.filter, spec.name) != matches_filter(settings.filter, *candidate.name)) continue;
+    if (candidate.tensor.sizes() == c10::IntArrayRef(spec.sizes)) return static_cast<int64_t>(i);
+    if (first < 0) first = static_cast<int64_t>(i);
+  }
+  return first;
+}
+
+/// What the plan means by this place comes after all.
+void ActivationSession::clear_place(size_t planned) {
+  for (auto& entry : entries_) {
+    if (!entry.stands_in || entry.candidate != static_cast<int64_t>(planned)) continue;
+    set_captured(entry, false);
+    entry.candidate = -1;
+    entry.stands_in = false;
+  }
 }
 
 bool ActivationSession::add(const ActivationOutput& output) {
@@ -124,7 +154,14 @@ bool ActivationSession::add(const ActivationOutput& output) {
     entries_.push_back({&named, output.call, nth, 0, -1, std::nullopt});
     if (plan()) {
       const auto planned = index_->by_name.find(label);
-      if (planned != index_->by_name.end()) entries_.back().candidate = static_cast<int64_t>(planned->second);
+      if (planned != index_->by_name.end()) {
+        if (some_stand_in_) clear_place(planned->second);
+        entries_.back().candidate = static_cast<int64_t>(planned->second);
+      } else if (output.tap && tensor.defined()) {
+        entries_.back().candidate = place_to_stand_in(candidate);
+        entries_.back().stands_in = entries_.back().candidate >= 0;
+        some_stand_in_ = some_stand_in_ || entries_.back().stands_in;
+      }
     }
   }
   Entry& entry = entries_[static_cast<size_t>(at)];
@@ -133,13 +170,13 @@ bool ActivationSession::add(const ActivationOutput& output) {
   const auto planned = static_cast<size_t>(entry.candidate);
   const Fit found_fit = entry.candidate < 0 ? Fit::Misfit : fit(*plan(), *index_, planned, candidate);
   const bool as_planned = found_fit == Fit::Whole && plan()->tensors[planned].tap == output.tap;
-  if (as_planned) {
+  if (as_planned && !entry.stands_in) {
     entry.spec.reset();
   } else {
     entry.spec = describe(candidate);
   }
   if (!plan()) return true;
-  entry.misfit = beholder::needs_place(found_fit);
+  entry.misfit = entry.stands_in || beholder::needs_place(found_fit);
   if (!is_gathered(found_fit) || !plan()->tensors[planned].refusal.empty()) {
     set_captured(entry, false);  // an amended output counts as it is in the end
     return true;
@@ -152,6 +189,7 @@ bool ActivationSession::add(const ActivationOutput& output) {
     refuse(refusals_, label, tensor, unreadable(e));
     throw;
   }
+  if (entry.stands_in) (*lease_).present[planned].name = label;
   record_filled(*lease_, tensor.device());
   set_captured(entry, true);
   return true;
@@ -167,7 +205,11 @@ bool ActivationSession::needs_place() const {
 
 std::vector<TensorSpec> ActivationSession::specs() const {
   std::vector<TensorSpec> out;
-  for_each([&](const TensorSpec& spec) { out.push_back(spec); });
+  for (const auto& entry : entries_) {
+    out.push_back(spec_of(entry));
+    if (!entry.stands_in) continue;  // else a place for the largest seen, by whichever name
+    out.back() = place_for_both(plan()->tensors[static_cast<size_t>(entry.candidate)], std::move(out.back()));
+  }
   return out;
 }
 

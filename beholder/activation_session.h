@@ -38,7 +38,8 @@ struct ActivationOutput {
 /// a backward pass, calls without grad end where the first module is called again after others.
 ///
 /// With a plan, outputs are copied into its slot as they come. What has no place in it, or none as large, is described
-/// for a plan to be made.
+/// for a plan to be made. A tap under a name that the plan does not know stands meanwhile where one of its rank and
+/// dtype is missing whose name came once; it leaves where that comes after all.
 class ActivationSession {
  public:
   /// `refusals` outlives this object and learns of tensors that cannot be gathered. Without a plan nothing is copied.
@@ -56,7 +57,7 @@ class ActivationSession {
   bool complete() const { return plan() && missing_ == 0; }
   /// Something came that has no place in the plan.
   bool needs_place() const;
-  /// What came, in order.
+  /// What came, in order; what stands in a larger place with its sizes.
   std::vector<TensorSpec> specs() const;
   /// The same, each of them by visit(spec).
   template <typename Visit>
@@ -89,11 +90,14 @@ class ActivationSession {
     int64_t candidate;               // of the plan, -1 where it has none of this name
     std::optional<TensorSpec> spec;  // nothing where it is as planned
     bool captured = false, misfit = false;
+    bool stands_in = false;  // the plan knows the place by another name
   };
 
   Modules::value_type& module_of(const std::string& name, bool tap);
   bool belongs_to_another_forward(Modules::value_type& module, const ActivationOutput& output);
   void forget_evaluation(int64_t last);
+  int64_t place_to_stand_in(const Candidate& candidate) const;
+  void clear_place(size_t planned);
   void set_captured(Entry& entry, bool captured);
   const TensorSpec& spec_of(const Entry& entry) const {
     return entry.spec ? *entry.spec : plan()->tensors[static_cast<size_t>(entry.candidate)];
@@ -106,6 +110,7 @@ class ActivationSession {
   std::vector<Entry> entries_;  // in the order in which they came
   std::string first_without_grad_;
   bool others_without_grad_ = false, without_grad_ended_ = false;
+  bool some_stand_in_ = false;
   int64_t numbers_ = 0;
   int64_t missing_ = 0;  // tensors of the plan that can be shown and have not come
 };

@@ -4,16 +4,6 @@
 #include <utility>
 
 namespace beholder {
-namespace {
-
-/// The kind by which the candidate would be planned is the plan's.
-bool same_kind(const TensorSpec& spec, const Candidate& candidate) {
-  return !spec.refusal.empty() || !candidate.tensor.defined() ||
-         spec.kind == resolve_kind(candidate.kind, candidate.tensor.sizes().vec());
-}
-
-}  // namespace
-
 bool known_by_name(Values values) { return values == Values::Arrays || values == Values::Optimizer; }
 
 void Places::follow(const Plan& plan) {
@@ -56,7 +46,7 @@ bool Places::find_in_order(const Plan& plan, const GatherIndex& index, const std
                            bool whole) {
   if (plan.tensors.size() != candidates.size()) return false;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (compare_names_ && (plan.tensors[i].name != *candidates[i].name || !same_kind(plan.tensors[i], candidates[i]))) {
+    if (compare_names_ && (plan.tensors[i].name != *candidates[i].name || !plan.tensors[i].same_kind(candidates[i]))) {
       return false;
     }
     prefetch_storage(candidates[i].tensor);
@@ -70,37 +60,68 @@ bool Places::find_in_order(const Plan& plan, const GatherIndex& index, const std
 void Places::find_by_name(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
                           const Settings& settings) {
   std::vector<bool> taken(plan.tensors.size(), false);
-  const auto take = [&](size_t candidate, size_t tensor, bool renamed) {
-    if (taken[tensor] || !same_kind(plan.tensors[tensor], candidates[candidate])) return false;
+  const auto take = [&](size_t candidate, size_t tensor) {
+    if (taken[tensor] || !plan.tensors[tensor].same_kind(candidates[candidate])) return false;
     const Fit found = fit(plan, index, tensor, candidates[candidate]);
-    if (found == Fit::Misfit || (renamed && found != Fit::Whole)) return false;
-    places_[candidate] = {tensor, found, renamed};
+    if (found == Fit::Misfit) return false;
+    places_[candidate] = {tensor, found};
     taken[tensor] = true;
     return true;
   };
   std::vector<size_t> strangers;
   for (size_t i = 0; i < candidates.size(); ++i) {
     // Usually they come as they came before.
-    if (i < plan.tensors.size() && plan.tensors[i].name == *candidates[i].name && take(i, i, false)) continue;
+    if (i < plan.tensors.size() && plan.tensors[i].name == *candidates[i].name && take(i, i)) continue;
     const auto found = by_name_.find(*candidates[i].name);
     if (found == by_name_.end()) {
       strangers.push_back(i);
       continue;
     }
     for (const size_t tensor : found->second) {
-      if (take(i, tensor, false)) break;
+      if (take(i, tensor)) break;
     }
   }
-  if (!settings.solo.empty() || settings.values != Values::Arrays) return;
-  size_t next = 0;
+  if (strangers.empty() || settings.values != Values::Arrays) return;
+  std::vector<size_t> passing, others;
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const TensorSpec& spec = plan.tensors[i];
+    if (taken[i] || !spec.refusal.empty() || spec.name == settings.solo) continue;
+    (spec.passing ? passing : others).push_back(i);
+  }
+  seat_strangers(plan, index, candidates, settings, strangers, passing);
+  // Rather than nothing.
+  const bool some = std::any_of(places_.begin(), places_.end(), [&](const Place& place) {
+    return is_gathered(place.fit) && plan.tensors[place.tensor].refusal.empty();
+  });
+  if (!some) seat_strangers(plan, index, candidates, settings, strangers, others);
+}
+
+/// Each of the strangers takes one of the places: of its own sizes where there is one, else the first that it can.
+void Places::seat_strangers(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
+                            const Settings& settings, const std::vector<size_t>& strangers,
+                            std::vector<size_t> missing) {
+  constexpr int kTries = 64;  // that are more than a look
   for (const size_t i : strangers) {
-    for (; next < plan.tensors.size(); ++next) {
-      const TensorSpec& spec = plan.tensors[next];
-      if (taken[next] || !spec.refusal.empty()) continue;
-      const bool alike =
-          matches_filter(settings.filter, spec.name) == matches_filter(settings.filter, *candidates[i].name);
-      if (alike && take(i, next, true)) break;
+    const Candidate& candidate = candidates[i];
+    if (!candidate.tensor.defined() || candidate.refusal) continue;
+    const bool wanted = matches_filter(settings.filter, *candidate.name);
+    size_t best = missing.size();
+    Fit best_fit = Fit::Misfit;
+    for (size_t m = 0, tries = 0; m < missing.size() && tries < kTries; ++m) {
+      const TensorSpec& spec = plan.tensors[missing[m]];
+      if (spec.dtype != candidate.tensor.scalar_type() || !spec.same_kind(candidate)) continue;
+      ++tries;
+      const Fit found = fit(plan, index, missing[m], candidate);
+      if (!is_gathered(found) || wanted != matches_filter(settings.filter, spec.name)) continue;
+      const bool same_sizes = candidate.tensor.sizes() == c10::IntArrayRef(spec.sizes);
+      if (best < missing.size() && !same_sizes) continue;
+      best = m;
+      best_fit = found;
+      if (same_sizes) break;
     }
+    if (best == missing.size()) continue;
+    places_[i] = {missing[best], best_fit, /*renamed=*/true};
+    missing.erase(missing.begin() + static_cast<std::ptrdiff_t>(best));
   }
 }
 
@@ -124,9 +145,18 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
                                        const Settings& settings, bool nothing) const {
   std::vector<TensorSpec> specs;
   specs.reserve(candidates.size());
-  for (const auto& candidate : candidates) specs.push_back(describe(candidate));
-  if (!plan || nothing || plan->settings.values != settings.values) return specs;
-  if (known_by_name(settings.values)) return merged(plan, std::move(specs));
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    specs.push_back(describe(candidates[i]));
+    // A place for the largest seen, by whichever name.
+    if (plan && i < places_.size() && places_[i].renamed) {
+      specs.back() = place_for_both(plan->tensors[places_[i].tensor], std::move(specs.back()));
+    }
+  }
+  if (nothing) return specs;
+  if (known_by_name(settings.values)) {
+    return merged(plan && plan->settings.values == settings.values ? plan : nullptr, std::move(specs));
+  }
+  if (!plan || plan->settings.values != settings.values) return specs;
   if (settings.values != Values::Gradients || plan->tensors.size() != specs.size()) return specs;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (candidates[i].tensor.defined() || !candidates[i].expected || plan->tensors[i].name != specs[i].name) continue;
@@ -136,7 +166,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
 }
 
 std::vector<TensorSpec> Places::merged(const Plan* plan, std::vector<TensorSpec> outputs) const {
-  if (!plan) return outputs;
+  if (!plan) return marked(std::move(outputs));
   // The n-th of a name is the n-th of that name.
   std::unordered_map<std::string, size_t> counts;
   const auto nth_of = [&](const std::string& name) { return name + '\0' + std::to_string(counts[name]++); };
@@ -180,7 +210,16 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, std::vector<TensorSpec>
     merged.push_back(place_for_both(*spec, std::move(outputs[at])));
     add_new_from(at + 1);
   }
-  return merged;
+  return marked(std::move(merged));
+}
+
+/// Says of each whether its name has come more than once.
+std::vector<TensorSpec> Places::marked(std::vector<TensorSpec> specs) const {
+  for (auto& spec : specs) {
+    const auto found = seen_.find(spec.name);
+    spec.passing = found == seen_.end() || found->second.times < 2;
+  }
+  return specs;
 }
 
 }  // namespace beholder

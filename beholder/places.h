@@ -19,7 +19,8 @@ bool known_by_name(Values values);
 
 /// Parameters, gradients, buffers and the frame stand in a plan as they stand in their list. Arrays, activations and
 /// the states of optimizers are known by their names: what does not come keeps its place, what is new gets one. An
-/// array under a name that the plan does not know stands meanwhile where one of the same shape is missing.
+/// array under a name that the plan does not know stands meanwhile where one of its rank, dtype and kind is missing, and
+/// where that name has come once (others keep their places, unless there would be nothing to show).
 class Places {
  public:
   struct Place {
@@ -78,6 +79,9 @@ class Places {
   bool find_in_order(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates, bool whole);
   void find_by_name(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
                     const Settings& settings);
+  void seat_strangers(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
+                      const Settings& settings, const std::vector<size_t>& strangers, std::vector<size_t> missing);
+  std::vector<TensorSpec> marked(std::vector<TensorSpec> specs) const;
   bool keeps_place(const TensorSpec& absent) const;
   void forget_some_names();
 

@@ -64,6 +64,11 @@ int64_t TensorSpec::numel() const {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
 }
 
+bool TensorSpec::same_kind(const Candidate& candidate) const {
+  if (!refusal.empty() || !candidate.tensor.defined() || asked == candidate.kind) return true;
+  return kind == Kind::Vector && candidate.tensor.dim() <= 1;
+}
+
 Fit TensorSpec::fit(const Candidate& candidate) const {
   const at::Tensor& tensor = candidate.tensor;
   if (!tensor.defined()) {
@@ -94,18 +99,18 @@ TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer) {
   if (!older.refusal.empty()) return newer;
   // Nothing this time: it keeps the place that it has.
   if (newer.refusal == "undefined" || newer.refusal == "empty") return older;
-  if (!newer.refusal.empty() || older.kind != newer.kind || older.tap != newer.tap || older.dtype != newer.dtype ||
+  const bool same_kind = older.asked == newer.asked || older.kind == newer.kind;
+  if (!newer.refusal.empty() || !same_kind || older.tap != newer.tap || older.dtype != newer.dtype ||
       older.device != newer.device || !older.dense || !newer.dense || older.kind == Kind::Frame ||
       older.sizes.size() != newer.sizes.size()) {
     return newer;
   }
   std::vector<int64_t> sizes = newer.sizes;
   for (size_t d = 0; d < sizes.size(); ++d) sizes[d] = std::max(sizes[d], older.sizes[d]);
-  if (sizes == newer.sizes) return newer;
-  if (!fits_geometry(sizes)) return newer;
-  if (sizes == older.sizes) return older;
+  if (sizes == newer.sizes || !fits_geometry(sizes)) return newer;
+  newer.strides = sizes == older.sizes ? older.strides : contiguous_strides(sizes);
+  newer.kind = resolve_kind(newer.asked, sizes);
   newer.sizes = std::move(sizes);
-  newer.strides = contiguous_strides(newer.sizes);
   return newer;
 }
 
@@ -118,7 +123,7 @@ TensorSpec describe(const Candidate& candidate) {
   TensorSpec spec;
   spec.name = *candidate.name;
   if (candidate.module) spec.module = *candidate.module;
-  spec.kind = candidate.kind;
+  spec.kind = spec.asked = candidate.kind;
   spec.tap = candidate.tap;
   const at::Tensor& tensor = candidate.tensor;
   if (!tensor.defined()) {

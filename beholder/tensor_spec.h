@@ -30,8 +30,11 @@ inline bool needs_place(Fit fit) { return fit == Fit::Larger || fit == Fit::Misf
 /// What a plan must know of a tensor.
 struct TensorSpec {
   std::string name, module;
-  Kind kind = Kind::Array;
+  Kind kind = Kind::Array;   ///< by which it is read at these sizes
+  Kind asked = Kind::Array;  ///< as it was given
   bool tap = false;
+  /// Its name came once at most. While it is missing, one whose name is new may stand in its place.
+  bool passing = false;
   std::vector<int64_t> sizes, strides;  ///< strides are empty where the layout is not strided
   c10::ScalarType dtype = c10::ScalarType::Undefined;
   c10::Device device = c10::Device(c10::kCPU);
@@ -39,6 +42,8 @@ struct TensorSpec {
   std::string refusal;  ///< not empty: why it cannot be shown ("empty", "meta tensor: it has no values", ...)
 
   int64_t numel() const;
+  /// The kind by which the candidate would be planned is this one. (Sizes may turn kernels into feature maps.)
+  bool same_kind(const Candidate& candidate) const;
   /// Names are not compared. A Part may still be one that a device cannot gather: capture.h knows.
   Fit fit(const Candidate& candidate) const;
   /// Of the same kind, and as it is now.
@@ -48,7 +53,8 @@ struct TensorSpec {
 /// Describes a candidate. Reads no values.
 TensorSpec describe(const Candidate& candidate);
 
-/// A place for both: as large as the larger in each dimension. `newer` itself where they cannot share one.
+/// A place for both, by the newer's name: as large as the larger in each dimension. `newer` itself where they cannot
+/// share one.
 TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer);
 
 /// Why a tensor is left out after its gather has failed.

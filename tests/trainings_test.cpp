@@ -603,6 +603,168 @@ TEST_CASE("activations: other settings are followed where steps are slower than 
   CHECK(watched.beholder.state().captured >= before + 4);
 }
 
+// ---- names and lengths that change together
+
+namespace {
+
+constexpr int kFewer = 20, kNearlyAllOfFewer = 18;
+
+/// Options of a training whose update() cannot wait for a plan: what has no place is not shown in this picture.
+Options impatient(Values values, LayoutKind layout = LayoutKind::Fit) {
+  Options options = options_for(values);
+  options.max_overhead = 0.02;
+  options.settings.layout = layout;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("arrays whose name and length are new each time are shown, alone and beside others") {
+  const bool beside = GENERATE(false, true);
+  const bool filtered = beside;
+  Options options = impatient(Values::Arrays);
+  if (filtered) options.settings.filter = "attention*,same";
+  options.canvas_width = 960;  // with room for all values
+  options.canvas_height = 640;
+  Watched watched(options);
+  std::vector<Arrays> given;
+  const auto step = [&] {
+    const int64_t length = random_number(2, 12);
+    const std::string sentence = std::to_string(given.size());
+    Arrays arrays{{"attention: " + sentence, torch::rand({length, length})}};
+    if (beside) {
+      arrays.insert(arrays.begin(), {"same", torch::rand({9, 9})});
+      arrays.push_back({"attention, a vector: " + sentence, torch::rand({random_number(1, 20)})});
+    }
+    given.push_back(arrays);
+    watched.beholder.update(given.back());
+  };
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  int with_new_name = 0, whole = 0;
+  for (const auto& picture : pictures) {
+    bool new_name = false;
+    for (const auto& info : picture->sections) {
+      if (info.absent_since) continue;
+      const Arrays& arrays = given.at(picture->step);
+      const auto found = std::find_if(arrays.begin(), arrays.end(), [&](const auto& a) { return a.name == info.name; });
+      REQUIRE(found != arrays.end());
+      CHECK(info.shape == found->tensor.sizes().vec());
+      const bool attention = info.name.find("attention: ") == 0;
+      new_name = new_name || attention;
+      if (!info.complete) continue;
+      whole += attention ? 1 : 0;
+      CHECK(info.statistics.min == found->tensor.min().item<float>());
+      CHECK(info.statistics.max == found->tensor.max().item<float>());
+    }
+    CHECK(picture->sections.size() <= 16);
+    with_new_name += new_name ? 1 : 0;
+  }
+  CHECK(with_new_name * 10 >= static_cast<int>(pictures.size()) * 9);
+  CHECK(whole * 10 >= static_cast<int>(pictures.size()) * 7);  // the place is soon as large as the largest
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("a name that is new takes no place of one that comes again, and leaves it where that comes after all") {
+  const auto values = GENERATE(Values::Arrays, Values::Activations);
+  Watched watched(impatient(values));
+  int64_t n = 0;
+  std::vector<bool> came;  // "sometimes", in each step
+  const auto step = [&] {
+    came.push_back(n % 2 == 0);
+    const std::string name = "step " + std::to_string(n++);
+    if (values == Values::Arrays) {
+      Arrays arrays{{name, torch::rand({4, random_number(3, 6)})}, {"always", torch::rand({4, 5})}};
+      if (came.back()) arrays.push_back({"sometimes", torch::rand({4, 5})});
+      watched.beholder.update(arrays);
+      return;
+    }
+    watched.beholder.tap(name.c_str(), torch::rand({4, random_number(3, 6)}));
+    watched.beholder.tap("always", torch::rand({4, 5}));
+    if (came.back()) watched.beholder.tap("sometimes", torch::rand({4, 5}));
+    watched.beholder.update();
+  };
+  const auto turn = [&](int times) {
+    return values == Values::Arrays ? watched.shown_of(times, step) : watched.activations_of(times, step);
+  };
+  for (int i = 0; i < 11; ++i) step();
+  turn(6);
+  const size_t before = watched.collector->pictures().size();
+  CHECK(turn(kFewer) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  int with_new_name = 0;
+  for (size_t i = before; i < pictures.size(); ++i) {
+    int sometimes = 0, always = 0, steps = 0;
+    for (const auto& info : pictures[i]->sections) {
+      always += info.name == "always" && !info.absent_since ? 1 : 0;
+      steps += info.name == "step " + std::to_string(pictures[i]->step) && !info.absent_since ? 1 : 0;
+      if (info.name != "sometimes") continue;
+      ++sometimes;
+      CHECK(came.at(pictures[i]->step) == !info.absent_since);
+    }
+    CHECK(sometimes == 1);  // also where it does not come: it keeps its place
+    CHECK(always == 1);
+    with_new_name += steps;
+  }
+  CHECK(with_new_name * 10 >= static_cast<int>(pictures.size() - before) * 9);
+}
+
+TEST_CASE("taps whose name is new in each step are shown, with other lengths too") {
+  const bool beside = GENERATE(false, true);
+  const bool lengths = !beside;
+  Watched watched(impatient(Values::Activations));
+  Parts net;
+  if (beside) watched.beholder.attach(net);
+  std::vector<Tensor> given;
+  const auto step = [&] {
+    given.push_back(torch::rand({lengths ? random_number(2, 9) : 5, 7}));
+    if (beside) net->head(net->cell(net->encoder(torch::randn({3, 4})))).sum().backward();
+    beholder::tap("step " + std::to_string(given.size() - 1), given.back());
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.activations_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  int with_new_name = 0, whole = 0;
+  for (const auto& picture : pictures) {
+    for (const auto& info : picture->sections) {
+      if (info.name != "step " + std::to_string(picture->step) || info.absent_since) continue;
+      const Tensor& right = given.at(picture->step);
+      ++with_new_name;
+      CHECK(info.shape == right.sizes().vec());
+      if (!info.complete) continue;
+      ++whole;
+      CHECK(info.statistics.min == right.min().item<float>());
+      CHECK(info.statistics.max == right.max().item<float>());
+    }
+    CHECK(picture->sections.size() <= 12);
+  }
+  CHECK(with_new_name * 10 >= static_cast<int>(pictures.size()) * 8);
+  CHECK(whole * 10 >= static_cast<int>(pictures.size()) * 7);
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("feature maps and kernels of other sizes at each step are one array, whichever they look like") {
+  Watched watched(impatient(Values::Arrays));
+  const auto step = [&] {  // up to 11 x 11 an array of rank 4 is read as kernels
+    watched.beholder.update({{"maps", torch::rand({2, 3, random_number(6, 16), random_number(6, 16)})},
+                             {"same", torch::rand({4, 5})}});
+  };
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  size_t with_maps = 0;
+  for (const auto& picture : pictures) {
+    for (const auto& info : picture->sections) with_maps += info.name == "maps" && !info.absent_since ? 1 : 0;
+  }
+  CHECK(with_maps * 10 >= pictures.size() * 9);
+}
+
 // ---- few updates
 
 TEST_CASE("the first update() shows parameters, a single one too; the second shows activations") {
