@@ -36,8 +36,9 @@ std::string range(const SectionInfo& info) {
   return short_number(s.min) + " … " + short_number(s.max);
 }
 
-std::string what_is_shown(const Section& section) {
-  if (section.complete) return "";
+/// Of what came for this picture, which may be more or less than the section was made for.
+std::string what_is_shown(const Section& section, const SectionInfo& info) {
+  if (info.complete) return "";
   const auto& grid = section.grid;
   const std::string size = grid.rows() == 1 ? std::to_string(grid.columns()) : times({grid.rows(), grid.columns()});
   return (section.sampled ? "sample " : "shown ") + size;
@@ -52,22 +53,29 @@ struct Part {
   int reserve = 0;  // pixels at least
 };
 
-/// Draws as many of `parts` as there is room for, the most important first: the first that has none, and all after it,
-/// are left out. `left`: where the name ends.
-void draw_parts(const TextCanvas& canvas, std::vector<Part> parts, const Rect& room, int left, int size, int space) {
-  int right = room.x + room.width;
-  int free = right - left;
+/// As many of `parts`, the most important first, as have room in `free` pixels: the first that has none, and all after
+/// it, are left out. In the order in which they stand; `width`: of all of them, each with the space before it.
+std::vector<Part> those_with_room(std::vector<Part> parts, int free, int size, int space, int* width = nullptr) {
+  parts.erase(std::remove_if(parts.begin(), parts.end(), [](const Part& part) { return part.text.empty(); }),
+              parts.end());
   size_t count = 0;
+  int used = 0;
   for (; count < parts.size(); ++count) {
-    const int width = text_width(parts[count].text, size);
-    if (parts[count].text.empty()) continue;
-    if (space + std::max(width, parts[count].reserve) > free) break;
-    free -= space + width;
+    const int letters = text_width(parts[count].text, size);
+    if (used + space + std::max(letters, parts[count].reserve) > free) break;
+    used += space + letters;
   }
   parts.resize(count, {});
   std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.place < b.place; });
+  if (width) *width = used;
+  return parts;
+}
+
+/// `left`: where the name ends.
+void draw_parts(const TextCanvas& canvas, const std::vector<Part>& parts, const Rect& room, int left, int size,
+                int space) {
+  int right = room.x + room.width;
   for (const Part& part : parts) {
-    if (part.text.empty()) continue;
     if (part.right) {
       right -= text_width(part.text, size);
       draw_text(canvas, right, baseline_in(room, size), part.text, part.color, size, room);
@@ -117,6 +125,20 @@ std::string elided(const std::string& name, int room, int size) {
   return keep(low);
 }
 
+/// A name in `room` pixels of which `shown` (how much of the tensor is shown) takes some: this goes last of all, and
+/// the name loses its beginning before.
+struct NameInRoom : FittedName {
+  bool alone = false;  // there is no room for anything beside it
+};
+
+NameInRoom name_beside(const std::string& name, int shown, int room, int size) {
+  const std::string full = name.empty() ? "(no name)" : name;
+  const FittedName fitted = fitted_name(full, room - shown, size);
+  if (text_width(fitted.text, fitted.size) <= room - shown) return {fitted, false};
+  const FittedName alone = fitted_name(full, room, size);
+  return {{elided(alone.text, room, alone.size), alone.size}, true};
+}
+
 void draw_caption(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement,
                   CaptionDetail details) {
   if (section.caption.height <= 0 || section.caption.width <= 0) return;
@@ -130,23 +152,15 @@ void draw_caption(const TextCanvas& canvas, const Section& section, const Sectio
     room.width = std::min(room.width, std::max(1, before_strip));
   }
   const auto beside_name = [&](const std::string& text) { return text.empty() ? 0 : space + text_width(text, size); };
-  const std::string full_name = info.name.empty() ? "(no name)" : info.name;
-  // How much of the tensor is shown goes last of all: a name loses its beginning before. What is not finite reddens the
-  // name where it has no room.
-  const std::string shown = details != CaptionDetail::None ? what_is_shown(section) : "";
-  bool parts_fit = true;
-  FittedName name = fitted_name(full_name, room.width - beside_name(shown), size);
-  if (text_width(name.text, name.size) > room.width - beside_name(shown)) {
-    parts_fit = false;
-    name = fitted_name(full_name, room.width, size);
-    name.text = elided(name.text, room.width, name.size);
-  }
+  const std::string shown = details != CaptionDetail::None ? what_is_shown(section, info) : "";
+  const NameInRoom name = name_beside(info.name, beside_name(shown), room.width, size);
+  // What is not finite reddens the name where it has no room.
   const std::string bad = not_finite(info.statistics);
   const bool bad_fits =
-      parts_fit && text_width(name.text, name.size) + beside_name(shown) + beside_name(bad) <= room.width;
+      !name.alone && text_width(name.text, name.size) + beside_name(shown) + beside_name(bad) <= room.width;
   const TextColor color = !bad.empty() && !bad_fits ? kRed : section.caption_inline ? kVectorName : kBright;
   const int left = draw_text(canvas, room.x, baseline_in(room, name.size), name.text, color, name.size, room);
-  if (!parts_fit) return;
+  if (name.alone) return;
   // In the order of importance.
   std::vector<Part> parts{{shown, kQuiet, false, 1}, {bad, kRed, true}, {absence(info), kAmber, true}};
   if (details == CaptionDetail::Full) parts.push_back({times(info.shape), kQuiet, false, 0});
@@ -158,21 +172,31 @@ void draw_caption(const TextCanvas& canvas, const Section& section, const Sectio
     if (info.dead_share && *info.dead_share > 0) parts.push_back({"dead " + percent(*info.dead_share), kAmber, true});
     if (info.relative_change) parts.push_back({"changed by " + percent(*info.relative_change), kQuiet, true});
   }
-  draw_parts(canvas, std::move(parts), room, left, size, space);
+  parts = those_with_room(std::move(parts), room.x + room.width - left, size, space);
+  draw_parts(canvas, parts, room, left, size, space);
 }
 
-void draw_label(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement) {
+/// What a caption says but for the range, over the values: a label is as wide as its text. `full`: as where info is on.
+void draw_label(const TextCanvas& canvas, const Section& section, const SectionInfo& info, const Placement& placement,
+                bool full) {
   const Rect picture = placement.on_canvas(section.picture);
   const int size = letters(placement.text_scale), padding = scaled(kLabelPadding, placement.text_scale);
-  if (picture.height < kSmallestSize) return;
-  const std::string shape = "  " + times(info.shape), as = info.shown_as.empty() ? "" : "  " + info.shown_as;
-  std::string text = info.name;
-  for (const auto& more : {shape + as, as, shape}) {  // the first that has room
-    if (text_width(info.name + more, size) + 2 * padding > picture.width) continue;
-    text = info.name + more;
-    break;
+  const int space = scaled(kSpace, placement.text_scale), room = picture.width - 2 * padding;
+  if (picture.height < kSmallestSize || room <= 0) return;
+  const auto beside_name = [&](const std::string& text) { return text.empty() ? 0 : space + text_width(text, size); };
+  const std::string shown = full ? what_is_shown(section, info) : "", bad = not_finite(info.statistics);
+  const NameInRoom name = name_beside(info.name, beside_name(shown), room, size);
+  const int name_width = text_width(name.text, name.size);
+  // In the order of importance.
+  std::vector<Part> parts{{shown, kVectorName, false, 1}, {bad, kRed, false, 4}, {absence(info), kAmber, false, 3}};
+  if (full) {
+    parts.push_back({times(info.shape), kBright, false, 0});
+    parts.push_back({info.shown_as, kVectorName, false, 2});
   }
-  const Rect label{picture.x, picture.y, std::min(picture.width, text_width(text, size) + 2 * padding),
+  int parts_width = 0;
+  parts = those_with_room(std::move(parts), name.alone ? 0 : room - name_width, size, space, &parts_width);
+  const bool bad_fits = bad.empty() || (!parts.empty() && parts.back().text == bad);
+  const Rect label{picture.x, picture.y, std::min(picture.width, name_width + parts_width + 2 * padding),
                    std::min(scaled(kLabelHeight, placement.text_scale), picture.height)};
   for (int y = std::max(0, label.y); y < std::min(canvas.height, label.y + label.height); ++y) {
     for (int x = std::max(0, label.x); x < std::min(canvas.width, label.x + label.width); ++x) {
@@ -180,7 +204,9 @@ void draw_label(const TextCanvas& canvas, const Section& section, const SectionI
       for (int k = 0; k < 3; ++k) pixel[k] = static_cast<uint8_t>(pixel[k] / 4);
     }
   }
-  draw_text(canvas, label.x + padding, baseline_in(label, size), text, kBright, size, label);
+  const int left = draw_text(canvas, label.x + padding, baseline_in(label, name.size), name.text,
+                             bad_fits ? kBright : kRed, name.size, label);
+  draw_parts(canvas, parts, label, left, size, space);
 }
 
 // The values of both ends of the colours, where all sections agree on them.
@@ -220,7 +246,7 @@ void draw_section_texts(const TextCanvas& canvas, const Picture& picture, const 
   const bool labels = layout.separators && classic == ClassicText::Labels;
   for (size_t i = 0; i < count; ++i) {
     if (labels) {
-      draw_label(canvas, layout.sections[i], picture.sections[i], placement);
+      draw_label(canvas, layout.sections[i], picture.sections[i], placement, picture.settings.info);
     } else if (layout.captions != CaptionDetail::None) {
       draw_caption(canvas, layout.sections[i], picture.sections[i], placement,
                    picture.settings.info ? layout.captions : CaptionDetail::None);

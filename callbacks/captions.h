@@ -23,7 +23,7 @@ inline int64_t held_bytes(const CaptionedPicture& picture) { return static_cast<
 /// What is written into the classic layout, which has no room for text.
 enum class ClassicText {
   None,    ///< it stays pixel for pixel
-  Labels,  ///< a small shaded label with name and shape in each section's top left corner
+  Labels,  ///< a small shaded label in each section's top left corner, which says what a caption says but for the range
 };
 
 /// The captioned copy of `picture`, made once for all who ask. Same size as the picture. Any thread.

@@ -208,7 +208,7 @@ std::shared_ptr<Picture> with_caption(int width, bool part, CaptionDetail detail
     section.caption_inline = vector;
     section.caption.width = width;
     if (vector) section.picture.x = section.caption.x + width + 6;
-    section.complete = !part;
+    section.complete = picture->sections[0].complete = !part;
     section.sampled = false;
     section.grid.row_position.resize(8);
     section.grid.column_position.resize(20);
@@ -405,6 +405,67 @@ TEST_CASE("the classic layout stays pixel for pixel, unless labels are asked for
     CHECK(ink.top == section.picture.y);
     CHECK(ink.bottom < section.picture.y + 15);
   }
+}
+
+TEST_CASE("labels of the classic layout say what captions say: how much is shown, what is not finite, what is absent") {
+  const auto picture_of = [](int width, const std::function<void(Section&, SectionInfo&)>& edit) {
+    const auto picture = small();
+    edit_layout(*picture, [&](Layout& l) {
+      l.separators = true;
+      l.footer = {};
+      for (auto& s : l.sections) s.caption = s.picture = {};
+      l.sections[0].picture = {10, 10, width, 60};
+      l.sections[0].complete = true;
+      edit(l.sections[0], picture->sections[0]);
+    });
+    return picture;
+  };
+  const auto ink_of = [](const Picture& picture) {
+    return ink_in(picture, *captioned(picture, ClassicText::Labels), picture.layout->sections[0].picture);
+  };
+  const auto part = [](Section& section, SectionInfo& info) {
+    info.complete = false;  // of what came: its place may have room for all that it was made for
+    section.grid.row_position.resize(64);
+    section.grid.column_position.resize(209);
+  };
+  const auto bad = [](Section&, SectionInfo& info) { info.statistics.nans = 12; };
+  const auto absent = [](Section&, SectionInfo& info) { info.absent_since = 1200; };
+  const auto all = [&](Section& section, SectionInfo& info) {
+    part(section, info);
+    bad(section, info);
+    absent(section, info);
+    info.name = "encoder.layers.conv.weight";
+  };
+  const Ink plain = ink_of(*picture_of(620, [](Section&, SectionInfo&) {}));
+  CHECK_FALSE((plain.red || plain.amber));
+  for (const auto& edit : std::vector<std::function<void(Section&, SectionInfo&)>>{part, bad, absent}) {
+    CHECK(ink_of(*picture_of(620, edit)).right > plain.right + 40);
+  }
+  CHECK(ink_of(*picture_of(620, bad)).red);
+  CHECK(ink_of(*picture_of(620, absent)).amber);
+
+  // The narrower, the less: the name turns red where the counts have no room, and how much is shown stays for longest.
+  const int shown = text_width("shown 64×209", 11), shortest = text_width("…conv.weight", 8), space = 8, padding = 4;
+  for (int width = 620; width > 20; width -= 7) {
+    INFO("width " << width);
+    const auto picture = picture_of(width, all);
+    const Ink ink = ink_of(*picture);
+    CHECK(ink.red);
+    CHECK(ink.right < 10 + width);
+    const auto without = picture_of(width, [&](Section& section, SectionInfo& info) {
+      all(section, info);
+      info.complete = true;
+    });
+    const bool said = different(*captioned(*picture, ClassicText::Labels), *captioned(*without, ClassicText::Labels),
+                                picture->layout->sections[0].picture);
+    CHECK(said == (width >= shortest + space + shown + 2 * padding));
+  }
+  // Without info: a name, and what is wrong with it.
+  const auto quiet = picture_of(620, all);
+  quiet->settings.info = false;
+  CHECK(ink_of(*quiet).red);
+  CHECK(ink_of(*quiet).amber);
+  CHECK(ink_of(*quiet).right < ink_of(*picture_of(620, all)).right - shown);
 }
 
 TEST_CASE("a name without room loses its middle, and never touches the strip beside it") {

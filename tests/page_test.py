@@ -376,6 +376,36 @@ class Page(PageTest):
         self.wait_setting("fps", 23)
         wait_for(lambda: "of 23 FPS" in self.page.text("#meters"), "the wished FPS on the page")
 
+    def test_labels_and_captions_say_how_much_is_shown_what_is_not_finite_and_what_is_absent(self):
+        wait_for(lambda: self.page.js("return shown !== null && place !== null"), "a picture")
+        drawn = lambda call, width, **edit: self.page.js("""
+            const [call, width, edit] = arguments, texts = [], real = context.fillText;
+            const unit = place.ratio / place.scale;  // a CSS pixel, in pixels of the picture
+            const section = { ...state.picture.sections[0], name: "encoder.layers.conv.weight", shape: [300, 209],
+              caption_inline: false, picture: [0, 0, width * unit, 60 * unit], shown_as: "", relative_change: null,
+              dead_share: null, nans: 12, infs: 0, beyond_float32: 0, absent_since: 1200, complete: false, sampled: false,
+              grid: [64, 209], ...edit };
+            context.save();
+            context.fillText = (text) => texts.push([text, context.fillStyle]);
+            if (call === "label") drawLabel(section);
+            else drawCaption(state.picture, section, 0, 10, width * place.ratio, 11);
+            context.fillText = real;
+            context.restore();
+            return texts;""", call, width, edit)
+        red, amber = "#ff5c5c", "#f0b450"
+        for call in ("label", "caption"):
+            texts = [text for text, color in drawn(call, 900) if color not in (red, amber) and " … " not in text]
+            self.assertEqual(texts[:3], ["encoder.layers.conv.weight", "300×209", "shown 64×209"])
+            self.assertIn(["12 NaN", red], drawn(call, 900))
+            self.assertIn(["absent since step 1,200", amber], drawn(call, 900))
+            self.assertIn("sample 209", [text for text, _ in drawn(call, 900, sampled=True, grid=[1, 209])])
+            self.assertNotIn("shown 64×209", [text for text, _ in drawn(call, 900, complete=True)])
+            # Without room for all: the name loses its beginning and turns red, how much is shown stays for longest.
+            self.assertEqual(drawn(call, 170), [["…conv.weight", red]] + drawn(call, 170)[1:])
+            self.assertEqual([text for text, _ in drawn(call, 170)][1:], ["shown 64×209"])
+            # A name of very many components does not hold the page up.
+            self.assertEqual(drawn(call, 170, name="layers." * 20000 + "conv.weight")[0][0], "…conv.weight")
+
     def test_info_and_show_all_change_the_picture(self):
         self.run_.set(layout="classic")
         self.pause()

@@ -374,12 +374,45 @@ function setFont(size) {
 const widthOf = (text) => context.measureText(text).width;
 const onCanvas = (rect) => rect.map((n) => n * place.scale);
 
-// Names lose their front, component by component; the last two stay.
+// Names lose their front, component by component; the last two stay. What is shorter has room where longer ones have.
 function shortened(name, room) {
-  const parts = name.split(".");
-  for (let first = 0; ; ++first) {
-    const text = (first > 0 ? "…" : "") + parts.slice(first).join(".");
-    if (first >= parts.length - 2 || widthOf(text) <= room) return text;
+  const parts = name.split("."), most = Math.max(0, parts.length - 2);
+  const without = (first) => (first > 0 ? "…" : "") + parts.slice(first).join(".");
+  let low = 0, high = most;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (widthOf(without(middle)) <= room) high = middle;
+    else low = middle + 1;
+  }
+  return without(low);
+}
+
+// How much of a tensor is shown: "shown 64×209".
+function shownText({ complete, sampled, grid: [rows, columns] }) {
+  return complete ? "" : `${sampled ? "sample" : "shown"} ${rows === 1 ? columns : `${rows}×${columns}`}`;
+}
+
+// The parts of a line that have room in `free` beside its name, the most important first: the first that has none, and
+// all after it, are left out. In the order in which they stand.
+function withRoom(parts, free, gap) {
+  let used = 0, full = false;
+  const chosen = parts.filter((part) => {
+    if (!part.text || full) return false;
+    part.width = widthOf(part.text);
+    full = used + gap + Math.max(part.width, part.reserve || 0) > free;
+    if (!full) used += gap + part.width;
+    return !full;
+  });
+  return { used, chosen: chosen.sort((a, b) => (a.place || 0) - (b.place || 0)) };
+}
+
+function drawParts(parts, left, right, middle, gap) {
+  for (const part of parts) {
+    context.fillStyle = part.color;
+    if (part.right) right -= part.width;
+    context.fillText(part.text, part.right ? right : left + gap, middle);
+    if (part.right) right -= gap;
+    else left += gap + part.width;
   }
 }
 
@@ -403,55 +436,69 @@ function drawText(picture, section) {
   context.restore();
 }
 
-// One line, in the order of importance: what has no room is left out.
+// One line. How much is shown goes last of all: the name loses its beginning before.
 function drawCaption(picture, section, x, middle, width, size) {
-  const gap = 8 * place.ratio, bad = notFinite(section);
-  setFont(size);
+  const { info } = picture.settings, gap = 8 * place.ratio, bad = notFinite(section);
   if (section.caption_inline) width = Math.min(width, onCanvas(section.picture)[0] - x - 5 * place.ratio);
-  let name = shortened(section.name, width);
-  for (let smaller = size - 0.5; widthOf(name) > width && smaller >= 7; smaller -= 0.5) setFont(smaller);
-  let left = x + widthOf(name), right = x + width;
-  const badFits = left + gap + widthOf(bad) <= right;
+  setFont(size);
+  const besideName = (text) => (text ? gap + widthOf(text) : 0);
+  const shown = info ? shownText(section) : "", shownRoom = besideName(shown), badRoom = besideName(bad);
+  const fitted = (room) => {
+    setFont(size);
+    const name = shortened(section.name, room);
+    for (let smaller = size - 0.5; widthOf(name) > room && smaller >= 7; smaller -= 0.5) setFont(smaller);
+    return name;
+  };
+  let name = fitted(width - shownRoom);
+  const alone = widthOf(name) > width - shownRoom;
+  if (alone) name = fitted(width);
+  const nameWidth = widthOf(name), badFits = !alone && nameWidth + shownRoom + badRoom <= width;
   context.fillStyle = bad && !badFits ? kText.red : section.caption_inline ? kText.vector : kText.bright;
   context.fillText(name, x, middle);
+  if (alone) return;
   setFont(size);
-  const fromLeft = (text) => {
-    const needs = widthOf(text);
-    if (!text || left + gap + needs > right) return;
-    context.fillText(text, left + gap, middle);
-    left += gap + needs;
-  };
-  const fromRight = (text, reserve = 0) => {
-    const needs = widthOf(text);
-    if (!text || left + gap + Math.max(needs, reserve) > right) return;
-    context.fillText(text, right - needs, middle);
-    right -= needs + gap;
-  };
-  context.fillStyle = kText.red;
-  fromRight(bad);
-  context.fillStyle = kText.amber;
-  fromRight(absence(section));
-  if (!picture.settings.info) return;
-  context.fillStyle = kText.quiet;
-  fromLeft(times(section.shape));
-  fromLeft(section.shown_as);
-  fromRight(rangeText(section), widthOf("-0.00 … -0.00"));  // so that it does not come and go with its digits
-  if (!section.complete) fromLeft(`${section.sampled ? "sample" : "shown"} ${grouped(section.count)}`);
-  if (section.relative_change !== null) fromRight(`changed by ${percent(section.relative_change)}`);
+  const parts = [  // in the order of importance
+    { text: shown, color: kText.quiet, place: 1 },
+    { text: bad, color: kText.red, right: true },
+    { text: absence(section), color: kText.amber, right: true },
+  ];
+  if (info) {
+    parts.push({ text: times(section.shape), color: kText.quiet }, { text: section.shown_as, color: kText.quiet, place: 2 });
+    // With room for the widest range, so that it does not come and go with its digits.
+    parts.push({ text: rangeText(section), color: kText.quiet, right: true, reserve: widthOf("-0.00 … -0.00") });
+    if (section.dead_share > 0) parts.push({ text: `dead ${percent(section.dead_share)}`, color: kText.amber, right: true });
+    if (section.relative_change !== null) {
+      parts.push({ text: `changed by ${percent(section.relative_change)}`, color: kText.quiet, right: true });
+    }
+  }
+  drawParts(withRoom(parts, width - nameWidth, gap).chosen, x + nameWidth, x + width, middle, gap);
 }
 
-// Over the values, where the layout or the scale leaves no strip for text.
+// Over the values, where the layout or the scale leaves no strip for text: what a caption says but for the range.
 function drawLabel(section) {
   const [x, y, w, h] = onCanvas(section.picture), { ratio } = place, height = 13 * ratio, padding = 3 * ratio;
   if (h < 2 * height || w < 40 * ratio) return;
   setFont(10);
-  const bad = notFinite(section), name = shortened(section.name, w - 2 * padding);
-  context.rect(x, y, Math.min(w, widthOf(name) + 2 * padding), height);
+  const gap = 8 * ratio, room = w - 2 * padding, bad = notFinite(section), shown = shownText(section);
+  const shownRoom = shown ? gap + widthOf(shown) : 0;
+  let name = shortened(section.name, room - shownRoom);
+  const alone = widthOf(name) > room - shownRoom;
+  if (alone) name = shortened(section.name, room);
+  const nameWidth = widthOf(name);
+  const { used, chosen } = withRoom([  // in the order of importance
+    { text: shown, color: kText.vector, place: 1 },
+    { text: bad, color: kText.red, place: 4 },
+    { text: absence(section), color: kText.amber, place: 3 },
+    { text: times(section.shape), color: kText.bright },
+    { text: section.shown_as, color: kText.vector, place: 2 },
+  ], alone ? 0 : room - nameWidth, gap);
+  context.rect(x, y, Math.min(w, nameWidth + used + 2 * padding), height);
   context.fillStyle = "rgb(12 12 16 / 74%)";
   context.fill();
   context.clip();
-  context.fillStyle = bad ? kText.red : kText.bright;
+  context.fillStyle = bad && !chosen.some((part) => part.text === bad) ? kText.red : kText.bright;
   context.fillText(name, x + padding, y + height / 2);
+  drawParts(chosen, x + padding + nameWidth, x + w - padding, y + height / 2, gap);
 }
 
 // ---- Pointing at the picture.
