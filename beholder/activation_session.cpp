@@ -10,6 +10,8 @@ std::string label_of(const std::string& name, int64_t nth) {
   return nth == 0 ? name : name + " #" + std::to_string(nth + 1);
 }
 
+const void* address_of(const at::Tensor* parameter) { return parameter ? parameter->unsafeGetTensorImpl() : nullptr; }
+
 /// The gradient that a parameter has now, and how often it was written. A backward pass changes one of them.
 std::pair<const void*, int64_t> gradient_of(const at::Tensor* parameter) {
   if (!parameter || !parameter->requires_grad() || !parameter->is_leaf()) return {nullptr, 0};
@@ -51,7 +53,9 @@ bool ActivationSession::belongs_to_another_forward(Modules::value_type& named, c
   if (module.calls == 0) return false;
   if (!output.grad_mode) return without_grad_ended_;
   if (!module.with_grad) return false;  // its calls so far were an evaluation's
-  return output.backwards > module.backwards ||
+  if (output.backwards > module.backwards) return true;
+  // Another parameter is that of another module of the same name, a replica.
+  return address_of(output.parameter) == module.parameter &&
          gradient_of(output.parameter) != std::make_pair(module.gradient, module.gradient_version);
 }
 
@@ -130,6 +134,7 @@ bool ActivationSession::add(const ActivationOutput& output) {
     module.base = std::max(module.base, output.call);  // whatever it did before was not this forward
     module.with_grad = true;
     module.backwards = output.backwards;
+    module.parameter = address_of(output.parameter);
     std::tie(module.gradient, module.gradient_version) = gradient_of(output.parameter);
   }
   module.calls = std::max(module.calls, output.call + 1);

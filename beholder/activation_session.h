@@ -76,10 +76,11 @@ class ActivationSession {
     int64_t base = 0;   // calls before the forward that counts
     int64_t calls = 0;  // up to now
     bool with_grad = false;
-    bool ignored = false;            // its last call
-    int64_t last_without_grad = -1;  // number of its newest entry
-    int64_t backwards = 0;           // when it was called first
-    const void* gradient = nullptr;  // likewise: its parameter's, and its version
+    bool ignored = false;             // its last call
+    int64_t last_without_grad = -1;   // number of its newest entry
+    int64_t backwards = 0;            // when it was called first
+    const void* parameter = nullptr;  // likewise
+    const void* gradient = nullptr;   // likewise: the parameter's, and its version
     int64_t gradient_version = 0;
     std::array<int32_t, kShownCalls> entries{-1, -1, -1, -1, -1, -1, -1, -1};  // of each call that is shown
   };

@@ -1583,6 +1583,26 @@ TEST_CASE("threads: replicas with parameters of their own are shown where their 
   CHECK((all[1] == "replica.fc @2" || all[1] == "replica.fc #2"));
 }
 
+TEST_CASE("threads: what one thread runs under one name is shown each time, also of replicas that have gradients") {
+  Watched watched(quick(Values::Activations));
+  torch::nn::Linear attached(3, 2), first(3, 2), second(3, 2);
+  for (auto net : {attached, first, second}) net(torch::ones({2, 3})).sum().backward();
+  watched.beholder.attach(attached);
+  const auto step = [&] {
+    Tensor loss = attached(torch::ones({2, 3})).sum();
+    for (auto& replica : {first, second}) {
+      const OnThisThread here(watched.beholder, *replica);
+      loss = loss + torch::nn::Linear(replica)->forward(torch::ones({2, 3})).sum();
+    }
+    loss = loss + watched.beholder.tap("Linear", loss.reshape({1}));
+    loss.sum().backward();
+    watched.beholder.update();
+  };
+  const Shown picture = watched.next([](const Picture& p) { return p.sections.size() >= 4; }, step);
+  REQUIRE(picture);
+  CHECK(names(picture) == Names{"Linear", "Linear #2", "Linear #3", "Linear (tap)"});
+}
+
 TEST_CASE("threads: forwards of a thread that waits for nobody are shown whole, and end when they like") {
   std::atomic<bool> end{false};
   Net net;
