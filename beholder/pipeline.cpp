@@ -47,17 +47,6 @@ class Draining {
   SlotLease slot_;
 };
 
-/// "found [12, 3]" as "found [#, #]": what differs in numbers alone is of one kind.
-std::string without_numbers(const std::string& text) {
-  std::string kind;
-  for (const char c : text) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit) kind += c;
-    if (digit && (kind.empty() || kind.back() != '#')) kind += '#';
-  }
-  return kind;
-}
-
 }  // namespace
 
 Pipeline::Pipeline(Options options, std::shared_ptr<SharedSettings> settings, Dispatcher& dispatcher,
