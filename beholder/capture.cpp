@@ -78,6 +78,24 @@ at::Tensor dense_part(const at::Tensor& tensor, const Selection& selection) {
   }
 }
 
+/// What there is of the selection, where the place is one of `planned` sizes.
+void gather_part_densified(const Selection& selection, const std::vector<int64_t>& planned, const at::Tensor& tensor,
+                           at::Tensor target) {
+  if (selection.box.empty()) {  // on the CPU: see fit()
+    gather_part_on_cpu(selection, planned, dense_part(tensor, selection), target);
+    return;
+  }
+  Selection present = selection;
+  for (size_t d = 0; d < present.box.size(); ++d) {
+    const auto dim = static_cast<int64_t>(d);
+    int64_t& count = present.box[d].count;
+    count = present_count(selection.box[d], tensor.size(dim));
+    if (count == 0) return;
+    target = target.narrow(dim, 0, count);
+  }
+  target.copy_(dense_part(tensor, present));
+}
+
 void gather_densified(const StagedSection& staged, const Selection& selection, const at::Tensor& tensor,
                       at::Tensor target) {
   const at::Tensor dense = dense_part(tensor, selection);
@@ -109,7 +127,9 @@ void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, c
   // Below autograd: the copies are no part of anybody's graph, and skipping its dispatch halves their price.
   const at::NoGradGuard no_grad;
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  if (!dense) {
+  if (!dense && part) {
+    gather_part_densified(selection(), plan.tensors[staged.candidate].sizes, tensor, target);
+  } else if (!dense) {
     gather_densified(staged, selection(), tensor, target);
   } else if (part) {
     gather_part_on_device(selection(), tensor, target);

@@ -4,6 +4,31 @@
 #include <utility>
 
 namespace beholder {
+namespace {
+
+/// In the classic layout the picture is as large as its frames, and with show_all as its other tensors, and a film has
+/// pictures of one size: a place that has become too small gets a quarter more than it needs, so that it grows rarely.
+TensorSpec roomy_place(const TensorSpec& older, TensorSpec newer, const Settings& settings) {
+  TensorSpec place = place_for_both(older, std::move(newer));
+  const bool sizes_picture = settings.layout == LayoutKind::Classic && (settings.show_all || place.kind == Kind::Frame);
+  if (!sizes_picture || !older.refusal.empty() || !place.refusal.empty() || place.sizes.size() != older.sizes.size()) {
+    return place;
+  }
+  std::vector<int64_t> sizes = place.sizes;
+  double elements = 1;
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] > older.sizes[d]) sizes[d] += sizes[d] / 4;
+    elements *= static_cast<double>(sizes[d]);
+  }
+  if (sizes == place.sizes || elements > static_cast<double>(kMostElements)) return place;
+  if (place.dense) place.strides = contiguous_strides(sizes);
+  place.sizes = std::move(sizes);
+  place.kind = resolve_kind(place.asked, place.sizes);
+  return place;
+}
+
+}  // namespace
+
 bool known_by_name(Values values) { return values == Values::Arrays || values == Values::Optimizer; }
 
 void Places::follow(const Plan& plan) {
@@ -29,7 +54,7 @@ bool Places::find(const Plan& plan, const GatherIndex& index, const std::vector<
   }
   if (known_by_name(settings.values)) {
     find_by_name(plan, index, candidates, settings);
-  } else if (!find_in_order(plan, index, candidates, /*whole=*/nothing || settings.values == Values::Frame)) {
+  } else if (!find_in_order(plan, index, candidates, /*whole=*/nothing)) {
     return false;
   }
   bool some = false;
@@ -149,7 +174,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
     specs.push_back(describe(candidates[i]));
     // A place for the largest seen, by whichever name.
     if (plan && i < places_.size() && places_[i].renamed) {
-      specs.back() = place_for_both(plan->tensors[places_[i].tensor], std::move(specs.back()));
+      specs.back() = roomy_place(plan->tensors[places_[i].tensor], std::move(specs.back()), settings);
     }
   }
   if (nothing) return specs;
@@ -157,10 +182,11 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
     return merged(plan && plan->settings.values == settings.values ? plan : nullptr, std::move(specs));
   }
   if (!plan || plan->settings.values != settings.values) return specs;
-  if (settings.values != Values::Gradients || plan->tensors.size() != specs.size()) return specs;
+  if (plan->tensors.size() != specs.size()) return specs;
   for (size_t i = 0; i < specs.size(); ++i) {
-    if (candidates[i].tensor.defined() || !candidates[i].expected || plan->tensors[i].name != specs[i].name) continue;
-    specs[i] = place_for_both(plan->tensors[i], std::move(specs[i]));
+    const bool keeps = candidates[i].tensor.defined() ? candidates[i].may_vary : candidates[i].expected;
+    if (!keeps || plan->tensors[i].name != specs[i].name) continue;
+    specs[i] = roomy_place(plan->tensors[i], std::move(specs[i]), settings);
   }
   return specs;
 }
@@ -207,7 +233,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, std::vector<TensorSpec>
       continue;
     }
     const auto at = static_cast<size_t>(output);
-    merged.push_back(place_for_both(*spec, std::move(outputs[at])));
+    merged.push_back(roomy_place(*spec, std::move(outputs[at]), plan->settings));
     add_new_from(at + 1);
   }
   return marked(std::move(merged));

@@ -19,8 +19,8 @@ bool known_by_name(Values values);
 
 /// Parameters, gradients, buffers and the frame stand in a plan as they stand in their list. Arrays, activations and
 /// the states of optimizers are known by their names: what does not come keeps its place, what is new gets one. An
-/// array under a name that the plan does not know stands meanwhile where one of its rank, dtype and kind is missing, and
-/// where that name has come once (others keep their places, unless there would be nothing to show).
+/// array under a name that the plan does not know stands meanwhile where one of its rank, dtype and kind is missing,
+/// and where that name has come once (others keep their places, unless there would be nothing to show).
 class Places {
  public:
   struct Place {

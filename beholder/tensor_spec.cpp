@@ -80,14 +80,14 @@ Fit TensorSpec::fit(const Candidate& candidate) const {
     return describe(candidate).refusal == refusal ? Fit::Whole : Fit::Misfit;
   }
   const c10::IntArrayRef found = tensor.sizes();
+  if (dense && !is_plain(tensor)) return Fit::Misfit;
   if (found == c10::IntArrayRef(sizes)) {
-    if (!dense) return is_plain(tensor) ? Fit::Misfit : Fit::Whole;
-    if (!is_plain(tensor)) return Fit::Misfit;
+    if (!dense) return Fit::Whole;
     return tensor.strides() == c10::IntArrayRef(strides) ? Fit::Whole : Fit::Part;
   }
-  // The user's own picture has no place larger than itself, and a parameter of another size is another parameter.
-  if (!candidate.may_vary || kind == Kind::Frame || !dense || !is_plain(tensor) || found.size() != sizes.size())
-    return Fit::Misfit;
+  // A parameter of another size is another parameter.
+  if (!candidate.may_vary || found.size() != sizes.size()) return Fit::Misfit;
+  if (kind == Kind::Frame && !is_picture(found.vec())) return Fit::Misfit;
   if (std::count(found.begin(), found.end(), 0) > 0) return Fit::Absent;
   for (size_t d = 0; d < found.size(); ++d) {
     if (found[d] > sizes[d]) return Fit::Larger;
@@ -101,14 +101,18 @@ TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer) {
   if (newer.refusal == "undefined" || newer.refusal == "empty") return older;
   const bool same_kind = older.asked == newer.asked || older.kind == newer.kind;
   if (!newer.refusal.empty() || !same_kind || older.tap != newer.tap || older.dtype != newer.dtype ||
-      older.device != newer.device || !older.dense || !newer.dense || older.kind == Kind::Frame ||
-      older.sizes.size() != newer.sizes.size()) {
+      older.device != newer.device || older.sizes.size() != newer.sizes.size()) {
     return newer;
   }
   std::vector<int64_t> sizes = newer.sizes;
   for (size_t d = 0; d < sizes.size(); ++d) sizes[d] = std::max(sizes[d], older.sizes[d]);
-  if (sizes == newer.sizes || !fits_geometry(sizes)) return newer;
-  newer.strides = sizes == older.sizes ? older.strides : contiguous_strides(sizes);
+  if (!fits_geometry(sizes)) return newer;
+  if (!older.dense || !newer.dense) {  // what is dense goes into such a place as well
+    newer.dense = false;
+    newer.strides.clear();
+  } else if (sizes != newer.sizes) {
+    newer.strides = sizes == older.sizes ? older.strides : contiguous_strides(sizes);
+  }
   newer.kind = resolve_kind(newer.asked, sizes);
   newer.sizes = std::move(sizes);
   return newer;
@@ -142,7 +146,7 @@ TensorSpec describe(const Candidate& candidate) {
       spec.refusal = "a meta tensor, which has no values";
     } else if (!holds_numbers(spec.dtype)) {
       spec.refusal = std::string("of a dtype that holds no numbers, ") + c10::toString(spec.dtype);
-    } else if (!may_narrow(spec.dtype, spec.device.type())) {
+    } else if (!c10::isQIntType(spec.dtype) && !may_narrow(spec.dtype, spec.device.type())) {
       spec.refusal = does_not_narrow(spec);
     } else if (std::count(spec.sizes.begin(), spec.sizes.end(), 0) > 0) {
       spec.refusal = "empty";

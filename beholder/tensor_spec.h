@@ -38,7 +38,7 @@ struct TensorSpec {
   std::vector<int64_t> sizes, strides;  ///< strides are empty where the layout is not strided
   c10::ScalarType dtype = c10::ScalarType::Undefined;
   c10::Device device = c10::Device(c10::kCPU);
-  bool dense = true;    ///< strided and plain; otherwise (sparse, quantized) it is made dense at each capture
+  bool dense = true;    ///< strided and plain; else (sparse, quantized, at times) it is made dense at each capture
   std::string refusal;  ///< not empty: why it cannot be shown ("empty", "meta tensor: it has no values", ...)
 
   int64_t numel() const;

@@ -751,8 +751,8 @@ TEST_CASE("taps whose name is new in each step are shown, with other lengths too
 TEST_CASE("feature maps and kernels of other sizes at each step are one array, whichever they look like") {
   Watched watched(impatient(Values::Arrays));
   const auto step = [&] {  // up to 11 x 11 an array of rank 4 is read as kernels
-    watched.beholder.update({{"maps", torch::rand({2, 3, random_number(6, 16), random_number(6, 16)})},
-                             {"same", torch::rand({4, 5})}});
+    watched.beholder.update(
+        {{"maps", torch::rand({2, 3, random_number(6, 16), random_number(6, 16)})}, {"same", torch::rand({4, 5})}});
   };
   for (int i = 0; i < 10; ++i) step();
   CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
@@ -763,6 +763,112 @@ TEST_CASE("feature maps and kernels of other sizes at each step are one array, w
     for (const auto& info : picture->sections) with_maps += info.name == "maps" && !info.absent_since ? 1 : 0;
   }
   CHECK(with_maps * 10 >= pictures.size() * 9);
+}
+
+// ---- frames, and what is made dense, of other sizes at each step
+
+TEST_CASE("frames of other sizes at each step are shown, and films stay few in the classic layout") {
+  const auto layout = GENERATE(LayoutKind::Fit, LayoutKind::Classic);
+  const auto values = GENERATE(Values::Frame, Values::Arrays);
+  const bool rgb = GENERATE(false, true), grows = GENERATE(false, true);
+  INFO(to_string(layout) << " " << to_string(values) << (rgb ? " rgb" : " gray") << (grows ? " grows" : ""));
+  Watched watched(impatient(values, layout));
+  std::vector<Tensor> given;
+  const auto step = [&] {
+    const auto n = static_cast<int64_t>(given.size());
+    const int64_t height = grows ? 20 + n : random_number(20, 60), width = grows ? 30 + n : random_number(20, 60);
+    given.push_back(rgb ? torch::rand({3, height, width}) : torch::rand({height, width}));
+    if (values == Values::Frame) {
+      watched.beholder.update([&] { return given.back(); });
+    } else {
+      watched.beholder.update({{"img", given.back(), Kind::Frame}, {"w", torch::rand({5, 6})}});
+    }
+  };
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  int sizes = 0, whole = 0;
+  std::pair<int, int> before;
+  for (const auto& picture : pictures) {
+    sizes += before != std::make_pair(picture->width, picture->height) ? 1 : 0;
+    before = {picture->width, picture->height};
+    const auto& info = picture->sections.at(0);
+    const Tensor& right = given.at(picture->step);
+    REQUIRE_FALSE(info.absent_since);
+    CHECK(info.shape == right.sizes().vec());
+    CHECK(info.statistics.nans == 0);
+    if (!info.complete) continue;
+    ++whole;
+    CHECK(info.statistics.min == right.min().item<float>());
+    CHECK(info.statistics.max == right.max().item<float>());
+  }
+  CHECK(sizes <= (layout == LayoutKind::Classic ? 8 : 1));
+  if (layout == LayoutKind::Classic || !grows) CHECK(whole * 2 > static_cast<int>(pictures.size()));
+  CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("a place of a smaller frame is background beside and below it") {
+  Watched watched(impatient(Values::Frame, LayoutKind::Classic));
+  const bool rgb = GENERATE(false, true);
+  const auto frame = [&](int64_t height, int64_t width) {
+    const Tensor gray = torch::linspace(0, 1, height * width).view({height, width});
+    return rgb ? gray.expand({3, height, width}) : gray;
+  };
+  watched.shown_of(3, [&] { watched.beholder.update(frame(20, 30)); });
+  watched.shown_of(1, [&] { watched.beholder.update(frame(10, 15)); });
+  watched.settle();
+  const Picture& picture = *watched.collector->pictures().back();
+  REQUIRE(picture.width == 30);
+  REQUIRE(picture.height == 20);
+  const auto at = [&](int x, int y) { return &picture.rgb[static_cast<size_t>(3 * (y * picture.width + x))]; };
+  const std::vector<uint8_t> background(at(29, 19), at(29, 19) + 3);
+  int inside = 0;
+  for (int y = 0; y < 20; ++y) {
+    for (int x = 0; x < 30; ++x) {
+      const bool is_background = std::equal(background.begin(), background.end(), at(x, y));
+      if (x < 15 && y < 10) {
+        inside += is_background ? 0 : 1;
+      } else {
+        CHECK(is_background);
+      }
+    }
+  }
+  CHECK(inside >= 140);
+  CHECK(static_cast<int>(*at(14, 9)) == 255);
+}
+
+TEST_CASE("sparse and quantized arrays of other sizes at each step are shown, and take turns with dense ones") {
+  const auto layout = GENERATE(LayoutKind::Fit, LayoutKind::Classic);
+  const std::string kind = GENERATE("coo", "csr", "quantized", "now and then dense");
+  INFO(to_string(layout) << " " << kind);
+  Watched watched(impatient(Values::Arrays, layout));
+  std::vector<Tensor> given;
+  const auto step = [&] {
+    const int64_t nodes = random_number(3, 20);
+    const Tensor dense = (torch::rand({nodes, nodes}) > 0.5).to(torch::kFloat) * torch::rand({nodes, nodes});
+    Tensor passed = kind == "coo" || given.size() % 2 == 0 ? dense.to_sparse() : dense;
+    if (kind == "csr") passed = dense.to_sparse_csr();
+    if (kind == "quantized") passed = torch::quantize_per_tensor(dense, 1.0 / 128, 0, torch::kQUInt8);
+    given.push_back(kind == "quantized" ? passed.dequantize() : dense);
+    watched.beholder.update({{"adjacency", passed}});
+  };
+  for (int i = 0; i < 10; ++i) step();
+  CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  const auto pictures = watched.collector->pictures();
+  int whole = 0;
+  for (const auto& picture : pictures) {
+    const auto& info = picture->sections.at(0);
+    const Tensor& right = given.at(picture->step);
+    CHECK(info.shape == right.sizes().vec());
+    if (!info.complete) continue;
+    ++whole;
+    CHECK(info.statistics.max == right.max().item<float>());
+    CHECK(info.statistics.zeros == right.eq(0).sum().item<int64_t>());
+  }
+  CHECK(whole * 10 >= static_cast<int>(pictures.size()) * 7);
+  CHECK(watched.beholder.state().errors == 0);
 }
 
 // ---- few updates
