@@ -1466,6 +1466,36 @@ TEST_CASE("taps: a Beholder that has ended, or was armed on another thread, gets
   }
 }
 
+TEST_CASE("activations: a module without a name that has the class of another's name, and a child that has its class") {
+  Watched watched(quick(Values::Activations));
+  torch::nn::Linear unnamed(3, 3), named(3, 2);
+  struct GRU : torch::nn::Module {
+    Tensor h0{register_parameter("h0", torch::zeros({1, 1, 2}))};
+    torch::nn::GRU inner{register_module("GRU", torch::nn::GRU(torch::nn::GRUOptions(3, 2)))};
+    Tensor forward(const Tensor& x) { return std::get<0>(inner(x, torch::mul(torch::ones({1, 4, 2}), h0))); }
+  };
+  const auto recurrent = std::make_shared<GRU>();
+  SECTION("two that are attached") {
+    watched.beholder.attach(unnamed);
+    watched.beholder.attach(named, "Linear");
+    const Shown picture = watched.next([](const Picture& p) { return p.message.empty(); },
+                                       [&] {
+                                         named(unnamed(torch::ones({4, 3})));
+                                         watched.beholder.update();
+                                       });
+    CHECK(names(picture) == Names{"Linear_2", "Linear"});
+  }
+  SECTION("a child") {
+    watched.beholder.attach(recurrent);
+    const Shown picture = watched.next([](const Picture& p) { return p.message.empty(); },
+                                       [&] {
+                                         recurrent->forward(torch::ones({5, 4, 3}));
+                                         watched.beholder.update();
+                                       });
+    CHECK(names(picture) == Names{"GRU_2", "GRU"});
+  }
+}
+
 TEST_CASE("threads: a training on another thread than the one that attached is shown") {
   for (const Values values : {Values::Parameters, Values::Activations}) {
     INFO(to_string(values));
