@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -45,7 +46,7 @@ void gather_part_on_device(const Selection& selection, const at::Tensor& tensor,
 
 /// The box of a sparse or quantized tensor as a dense one. Only the part that is shown becomes dense.
 at::Tensor densified(const at::Tensor& tensor, const Selection& selection) {
-  at::Tensor part = tensor.detach();
+  at::Tensor part = tensor._is_zerotensor() ? at::zeros(tensor.sizes(), tensor.options()) : tensor.detach();
   for (size_t d = 0; d < selection.box.size(); ++d) {
     const Range& range = selection.box[d];
     const auto dim = static_cast<int64_t>(d);
@@ -114,7 +115,8 @@ void gather_section(const Plan& plan, Slot& slot, size_t view, size_t section, c
     return plan.views[view].layout->sections[staged.section].selection;
   };
   const at::Tensor& target = slot.targets[view][section];
-  if (tensor.has_storage() && tensor.storage().nbytes() == 0) throw std::runtime_error("its memory was freed");
+  if (tensor.has_storage() && !tensor._is_zerotensor() && tensor.storage().nbytes() == 0)
+    throw std::runtime_error("its memory was freed");
   const bool dense = plan.tensors[staged.candidate].dense;
   if (dense && tensor.is_cpu()) {  // a conjugate view is read as it lies: the magnitude is the same
     if (part) {
@@ -199,7 +201,7 @@ bool GatherIndex::Direct::is_as_planned(const at::Tensor& tensor) const {
          std::equal(strides_now, strides_now + rank, strides.begin());
 }
 
-Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Candidate& tensor) {
+Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Candidate& tensor) try {
   if (!tensor.refusal && index.direct[candidate].is_as_planned(tensor.tensor)) return Fit::Whole;
   const TensorSpec& spec = plan.tensors[candidate];
   const Fit fit = spec.fit(tensor);
@@ -208,6 +210,8 @@ Fit fit(const Plan& plan, const GatherIndex& index, size_t candidate, const Cand
       std::all_of(index.by_candidate[candidate].begin(), index.by_candidate[candidate].end(),
                   [&](const auto& place) { return !plan.views[place.view].sections[place.section].box_sizes.empty(); });
   return boxes ? fit : Fit::Misfit;
+} catch (const std::exception&) {  // of a tensor that does not say how it lies: describe() tells of it
+  return Fit::Misfit;
 }
 
 void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candidate, const at::Tensor& tensor,

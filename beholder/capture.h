@@ -84,7 +84,9 @@ void gather(const Plan& plan, const GatherIndex& index, Slot& slot, size_t candi
 /// Asks for the first values of a candidate that fits as a Whole.
 inline void prefetch_values(const GatherIndex& index, size_t candidate, const at::Tensor& tensor) {
   const GatherIndex::Direct& direct = index.direct[candidate];
-  if (direct.possible && direct.to[0]) __builtin_prefetch(values_of(tensor) + direct.copy.offset);
+  // (What has none of its own is refused by gather().)
+  if (direct.possible && direct.to[0] && tensor.has_storage())
+    __builtin_prefetch(values_of(tensor) + direct.copy.offset);
 }
 
 /// Marks the values as filled on every device's current stream.

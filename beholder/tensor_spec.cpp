@@ -46,8 +46,10 @@ void refuse_what_does_not_narrow(std::vector<TensorSpec>& specs) {
   }
 }
 
+/// A nested tensor says that it is strided, and has neither sizes nor strides; one of zeros has no memory.
 bool is_plain(const at::Tensor& tensor) {
-  return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg();
+  return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_neg() && !tensor.is_nested() &&
+         !tensor._is_zerotensor();
 }
 
 std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {
@@ -79,6 +81,7 @@ Fit TensorSpec::fit(const Candidate& candidate) const {
   if (!refusal.empty() || candidate.refusal) {
     return describe(candidate).refusal == refusal ? Fit::Whole : Fit::Misfit;
   }
+  if (tensor.is_nested()) return Fit::Misfit;
   const c10::IntArrayRef found = tensor.sizes();
   if (dense && !is_plain(tensor)) return Fit::Misfit;
   if (found == c10::IntArrayRef(sizes)) {
@@ -140,6 +143,11 @@ TensorSpec describe(const Candidate& candidate) {
     spec.refusal = *candidate.refusal;
     return spec;
   }
+  constexpr const char* kNoSizes = "of a layout that has no sizes";
+  if (tensor.is_nested()) {
+    spec.refusal = kNoSizes;
+    return spec;
+  }
   try {
     spec.sizes = tensor.sizes().vec();
     if (tensor.is_meta()) {
@@ -163,8 +171,8 @@ TensorSpec describe(const Candidate& candidate) {
       spec.refusal = "a frame is (H, W) or (3, H, W); found " + found.str();
     }
     if (spec.refusal.empty()) spec.kind = resolve_kind(spec.kind, spec.sizes);
-  } catch (const std::exception&) {  // nested tensors and other exotic ones
-    spec.refusal = "of a layout that has no sizes";
+  } catch (const std::exception&) {  // exotic ones
+    spec.refusal = kNoSizes;
   }
   return spec;
 }

@@ -254,9 +254,11 @@ void Tensors::optimizer_states(std::vector<Candidate>& out) {
       }
       known.name = joined(optimizer.name, known.name);
       known.module = joined(optimizer.name, owner ? owner->module : "");
-      known.kind = field.tensor.dim() <= 1                                         ? Kind::Vector
-                   : owner && field.tensor.sizes().equals(field.parameter.sizes()) ? owner->kind
-                                                                                   : Kind::OtherParameter;
+      known.kind = field.tensor.dim() <= 1 ? Kind::Vector
+                   : owner && !field.tensor.is_nested() && !field.parameter.is_nested() &&
+                           field.tensor.sizes().equals(field.parameter.sizes())
+                       ? owner->kind
+                       : Kind::OtherParameter;
       return known;
     };
     const auto keep = optimizer.owner.lock();

@@ -2,6 +2,7 @@
 // that run twice, forwards that are rare, loops of much else. Each is shown, nearly each time that a picture is due.
 #include <ATen/record_function.h>
 #include <torch/torch.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <chrono>
@@ -869,6 +870,54 @@ TEST_CASE("sparse and quantized arrays of other sizes at each step are shown, an
   }
   CHECK(whole * 10 >= static_cast<int>(pictures.size()) * 7);
   CHECK(watched.beholder.state().errors == 0);
+}
+
+TEST_CASE("an array that turns into what has no sizes, no memory or no values leaves the others shown") {
+  const std::string kind = GENERATE("nested", "zeros without memory", "meta", "mkldnn", "freed", "batched");
+  if (kind == "batched" && TORCH_VERSION_MAJOR > 1) return;  // later ones want a vmap around them
+  if (kind == "mkldnn" && !at::hasMKLDNN()) return;
+  INFO(kind);
+  LogLines log;
+  const auto odd = [&]() -> Tensor {
+    if (kind == "nested") return at::_nested_tensor_from_tensor_list({torch::rand({2, 3}), torch::rand({4, 3})});
+    if (kind == "zeros without memory") return at::_efficientzerotensor({2, 3, 4});
+    if (kind == "meta") return torch::zeros({2, 3, 4}, torch::kMeta);
+    if (kind == "batched") return at::_add_batch_dim(torch::rand({9, 2, 3, 4}), 0, 1);
+    if (kind == "mkldnn") return torch::rand({2, 3, 4}).to_mkldnn();
+    Tensor freed = torch::rand({2, 3, 4});
+    freed.storage().unsafeGetStorageImpl()->set_nbytes(0);
+    return freed;
+  };
+  Watched watched(impatient(Values::Arrays));
+  bool turned = false;
+  const auto step = [&] {
+    const Tensor good = torch::rand({5, 6});
+    watched.beholder.update({{"good", good},
+                             {"b", good},
+                             {"c", good},
+                             {"d", good},
+                             {"turns", turned ? odd() : torch::rand({2, 3, 4})},
+                             {"good too", good}});
+  };
+  CHECK(watched.shown_of(10, step) >= 9);
+  turned = true;
+  watched.shown_of(3, step);
+  CHECK(watched.shown_of(10, step) >= 9);
+  watched.settle();
+  const auto last = watched.collector->pictures().back();
+  int good = 0;
+  for (const auto& info : last->sections) good += info.name != "turns" && !info.absent_since ? 1 : 0;
+  CHECK(good == 5);
+  if (kind == "nested" || kind == "meta") {
+    CHECK(log.count("not shown: turns") == 1);
+    CHECK(watched.beholder.state().errors == 0);
+  }
+  turned = false;  // and it comes back, at once or when it is tried again
+  if (kind == "freed" || kind == "batched") return;
+  watched.shown_of(3, step);
+  const auto back = (watched.settle(), watched.collector->pictures().back());
+  for (const auto& info : back->sections) CHECK_FALSE(info.absent_since);
+  CHECK(back->sections.size() == 6);
 }
 
 // ---- few updates
