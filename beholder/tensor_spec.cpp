@@ -31,6 +31,7 @@ bool holds_numbers(c10::ScalarType dtype) {
          c10::isQIntType(dtype);
 }
 
+/// (Quantized ones are made dense before they are converted.)
 std::string does_not_narrow(const TensorSpec& spec) {
   return std::string("of a dtype that LibTorch does not convert to float32 on such a device, ") +
          c10::toString(spec.dtype) + " on " + spec.device.str();
@@ -40,7 +41,6 @@ std::string does_not_narrow(const TensorSpec& spec) {
 
 void refuse_what_does_not_narrow(std::vector<TensorSpec>& specs) {
   for (auto& spec : specs) {
-    // Quantized ones are made dense before they are copied.
     if (!spec.refusal.empty() || c10::isQIntType(spec.dtype)) continue;
     if (!can_narrow(spec.dtype, spec.device)) spec.refusal = does_not_narrow(spec);
   }
