@@ -27,6 +27,7 @@
 #include "beholder/moving_rate.h"
 #include "catch.h"
 #include "log_lines.h"
+#include "odd_tensors.h"
 #include "own_threads.h"
 
 namespace {
@@ -1955,6 +1956,48 @@ TEST_CASE("arrays that cannot be read, under another name each time, keep no pic
   }
   CHECK(log.count("update() failed: odd ") <= 20);  // other errors are told too
   CHECK(log.count("update() failed: another tensor cannot be read: ") == 1);
+}
+
+TEST_CASE("arrays of every dtype in every layout in one update()") {
+  Arrays arrays;
+  Names shown, left_out;
+  for (const auto& odd : odd_tensors()) {
+    arrays.push_back({odd.name, odd.tensor});
+    (odd.shown.defined() ? shown : left_out).push_back(odd.name);
+  }
+  Options options = quick(Values::Arrays);
+  options.settings.mode = GENERATE(Mode::Current, Mode::Variance, Mode::Change);
+  Watched watched(options);
+  const auto update = [&] {
+    watched.beholder.update(beholder::Now, arrays);
+    watched.settle();
+  };
+  REQUIRE(watched.next([&](const Picture& p) { return *p.names == shown; }, update));
+  Names named;
+  for (const auto& one : watched.beholder.state().not_shown) named.push_back(one.first);
+  CHECK(named == left_out);
+}
+
+TEST_CASE("a tensor of any dtype and layout under a name that is planned otherwise takes no other out of a picture") {
+  Watched watched(quick(Values::Arrays));
+  Arrays arrays = {{"x", torch::ones({4, 6})}, {"good", torch::ones({3})}};
+  const auto update = [&] {
+    watched.beholder.update(beholder::Now, arrays);
+    watched.settle();
+  };
+  const Tensor first = arrays[0].tensor;
+  for (const auto& odd : odd_tensors()) {
+    INFO(odd.name);
+    arrays[0].tensor = first;
+    REQUIRE(
+        watched.next([&](const Picture& p) { return p.sections.size() == 2 && !p.sections[0].absent_since; }, update));
+    const size_t before = watched.collector->count();
+    arrays[0].tensor = odd.tensor;
+    update();
+    REQUIRE(watched.collector->count() == before + 1);
+    const Names came = come(watched.collector->last());
+    CHECK(std::count(came.begin(), came.end(), "good") == 1);
+  }
 }
 
 TEST_CASE("where no tensor can be read the picture says so, and which") {

@@ -21,6 +21,7 @@
 #include "beholder/narrowing.h"
 #include "beholder/still_renderer.h"
 #include "catch.h"
+#include "odd_tensors.h"
 
 using namespace beholder;
 
@@ -59,17 +60,6 @@ std::vector<int> grays(const Picture& picture, int count, int top = 0) {
   std::vector<int> out;
   for (int i = 0; i < count; ++i) out.push_back(gray_of(picture, i, count, top));
   return out;
-}
-
-/// What is shown of a tensor: float32, dense.
-at::Tensor plain(const at::Tensor& tensor) {
-  at::Tensor t = tensor.detach();
-  if (t.is_quantized()) t = t.dequantize();
-  if (t.layout() != c10::kStrided) t = t.to_dense();
-  t = t.resolve_conj().resolve_neg();
-  if (t.scalar_type() == at::kComplexHalf) t = t.to(at::kComplexFloat);
-  if (t.is_complex()) t = t.abs();
-  return t.to(at::kFloat).contiguous();
 }
 
 void check_statistics(const SectionInfo& info, const at::Tensor& tensor) {
@@ -307,6 +297,73 @@ TEST_CASE("what cannot be shown is named with a reason, and the rest is shown") 
   CHECK(left_out[3].first == "nested");
   CHECK_FALSE(left_out[3].second.empty());
   CHECK(picture->message.empty());
+}
+
+namespace {
+
+/// Each good one is shown exactly, each other one is named, in words.
+void check_shown(const std::vector<const OddTensor*>& odd, StillRenderer& renderer, bool exactly) {
+  std::vector<NamedTensor> tensors;
+  for (const auto* one : odd) tensors.push_back({one->name, one->tensor});
+  std::shared_ptr<const Picture> picture;
+  REQUIRE_NOTHROW(picture = renderer.render(tensors));
+  size_t shown = 0, left_out = 0;
+  for (const auto* one : odd) {
+    INFO(one->name);
+    if (!one->shown.defined()) {
+      REQUIRE(left_out < renderer.not_shown().size());
+      CHECK(renderer.not_shown()[left_out].first == one->name);
+      CHECK_FALSE(renderer.not_shown()[left_out++].second.empty());
+      continue;
+    }
+    REQUIRE(shown < picture->sections.size());
+    const SectionInfo& info = picture->sections[shown++];
+    CHECK(info.name == one->name);
+    CHECK(info.shape == one->tensor.sizes().vec());
+    if (!exactly) continue;
+    CHECK(info.complete);
+    CHECK(info.statistics.count == one->shown.numel());
+    CHECK(info.statistics.min == one->shown.min().item<float>());
+    CHECK(info.statistics.max == one->shown.max().item<float>());
+    CHECK(info.statistics.mean == Approx(one->shown.to(at::kDouble).mean().item<double>()));
+  }
+  CHECK(shown == picture->sections.size());
+  CHECK(left_out == renderer.not_shown().size());
+}
+
+}  // namespace
+
+TEST_CASE("every dtype in every layout: what can be shown is shown exactly, the rest is named, nothing throws") {
+  torch::manual_seed(8);
+  const std::vector<OddTensor> all = odd_tensors();
+  std::vector<const OddTensor*> together, good;
+  for (const auto& one : all) {
+    together.push_back(&one);
+    if (one.shown.defined()) good.push_back(&one);
+  }
+  CHECK(good.size() > 60);
+  CHECK(together.size() > good.size() + 20);
+  for (const Mode mode : {Mode::Current, Mode::Variance, Mode::Change}) {
+    for (const LayoutKind layout : {LayoutKind::Classic, LayoutKind::Fit}) {
+      for (const bool show_all : {false, true}) {
+        Options options = classic(Scaling::Section, mode);
+        options.settings.layout = layout;
+        options.settings.show_all = show_all;
+        options.canvas_width = 2000;  // a page for all
+        options.canvas_height = 2000;
+        StillRenderer renderer(options);
+        for (int time = 0; time < 2; ++time) check_shown(together, renderer, mode == Mode::Current);
+        options.canvas_width = 320;
+        options.canvas_height = 240;
+        for (const auto& one : all) {
+          StillRenderer alone(options);
+          for (int time = 0; time < (mode == Mode::Current ? 1 : 2); ++time) {
+            check_shown({&one}, alone, mode == Mode::Current);
+          }
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("where nothing can be shown the picture says why, in words") {
