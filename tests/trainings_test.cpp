@@ -809,6 +809,19 @@ TEST_CASE("frames of other sizes at each step are shown, and films stay few in t
   CHECK(watched.beholder.state().errors == 0);
 }
 
+TEST_CASE("a classic picture of all values grows rarely where an array grows at each step") {
+  Options options = impatient(Values::Arrays, LayoutKind::Classic);
+  options.settings.show_all = true;
+  Watched watched(options);
+  int64_t rows = 128;
+  const auto step = [&] { watched.beholder.update({{"grows", torch::rand({++rows, 5})}}); };
+  CHECK(watched.shown_of(kFewer, step) >= kNearlyAllOfFewer);
+  watched.settle();
+  std::set<std::pair<int, int>> sizes;
+  for (const auto& picture : watched.collector->pictures()) sizes.emplace(picture->width, picture->height);
+  CHECK(sizes.size() <= 3);
+}
+
 TEST_CASE("a place of a smaller frame is background beside and below it") {
   Watched watched(impatient(Values::Frame, LayoutKind::Classic));
   const bool rgb = GENERATE(false, true);
