@@ -54,9 +54,13 @@ bool ActivationSession::belongs_to_another_forward(Modules::value_type& named, c
   if (!output.grad_mode) return without_grad_ended_;
   if (!module.with_grad) return false;  // its calls so far were an evaluation's
   if (output.backwards > module.backwards) return true;
-  // Another parameter is that of another module of the same name, a replica.
-  return address_of(output.parameter) == module.parameter &&
-         gradient_of(output.parameter) != std::make_pair(module.gradient, module.gradient_version);
+  const auto now = gradient_of(output.parameter);
+  for (const auto& [parameter, gradient] : module.gradients) {
+    if (parameter == address_of(output.parameter)) return gradient != now;
+  }
+  // That of another module of the same name, a replica.
+  module.gradients.emplace_back(address_of(output.parameter), now);
+  return false;
 }
 
 void ActivationSession::set_captured(Entry& entry, bool captured) {
@@ -97,17 +101,22 @@ void ActivationSession::forget_evaluation(int64_t last) {
 
 /// The place of a missing tap for one whose name the plan does not know; -1 where there is none.
 int64_t ActivationSession::place_to_stand_in(const Candidate& candidate) const {
+  constexpr int kTries = 64;  // that are more than a look
+  if (candidate.refusal) return -1;
   const Settings& settings = plan()->settings;
+  const bool wanted = matches_filter(settings.filter, *candidate.name);
   std::vector<bool> taken(plan()->tensors.size(), false);
   for (const auto& entry : entries_) {
     if (entry.candidate >= 0) taken[static_cast<size_t>(entry.candidate)] = true;
   }
   int64_t first = -1;
-  for (size_t i = 0; i < taken.size(); ++i) {
+  for (size_t i = 0, tries = 0; i < taken.size() && tries < kTries; ++i) {
     const TensorSpec& spec = plan()->tensors[i];
     if (taken[i] || !spec.passing || !spec.tap || !spec.refusal.empty() || spec.name == settings.solo) continue;
+    if (spec.dtype != candidate.tensor.scalar_type()) continue;
+    ++tries;
     if (!is_gathered(fit(*plan(), *index_, i, candidate))) continue;
-    if (matches_filter(settings.filter, spec.name) != matches_filter(settings.filter, *candidate.name)) continue;
+    if (matches_filter(settings.filter, spec.name) != wanted) continue;
     if (candidate.tensor.sizes() == c10::IntArrayRef(spec.sizes)) return static_cast<int64_t>(i);
     if (first < 0) first = static_cast<int64_t>(i);
   }
@@ -134,8 +143,7 @@ bool ActivationSession::add(const ActivationOutput& output) {
     module.base = std::max(module.base, output.call);  // whatever it did before was not this forward
     module.with_grad = true;
     module.backwards = output.backwards;
-    module.parameter = address_of(output.parameter);
-    std::tie(module.gradient, module.gradient_version) = gradient_of(output.parameter);
+    module.gradients.assign(1, {address_of(output.parameter), gradient_of(output.parameter)});
   }
   module.calls = std::max(module.calls, output.call + 1);
   module.ignored = another;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 
 #include <array>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "beholder/capture.h"
@@ -76,12 +78,11 @@ class ActivationSession {
     int64_t base = 0;   // calls before the forward that counts
     int64_t calls = 0;  // up to now
     bool with_grad = false;
-    bool ignored = false;             // its last call
-    int64_t last_without_grad = -1;   // number of its newest entry
-    int64_t backwards = 0;            // when it was called first
-    const void* parameter = nullptr;  // likewise
-    const void* gradient = nullptr;   // likewise: the parameter's, and its version
-    int64_t gradient_version = 0;
+    bool ignored = false;            // its last call
+    int64_t last_without_grad = -1;  // number of its newest entry
+    int64_t backwards = 0;           // when it was called first
+    // Of each parameter that it was called with, as of then: its gradient, and how often that was written.
+    c10::SmallVector<std::pair<const void*, std::pair<const void*, int64_t>>, 1> gradients;
     std::array<int32_t, kShownCalls> entries{-1, -1, -1, -1, -1, -1, -1, -1};  // of each call that is shown
   };
   using Modules = std::unordered_map<std::string, Module>;

@@ -551,9 +551,9 @@ bool Beholder::Impl::finish_activations(Clock::time_point now) {
     ask_for_plan(places.merged(done->plan().get(), done->specs()),
                  /*nothing=*/false);
   }
+  if (captured_some) places.captured(*done);
   if (armed_for_now && !at_once) return true;  // nobody has asked for it
   if (captured_some) {
-    places.captured(*done);
     submit(std::move(done->lease()), now);
   } else {
     if (!armed_for_now) schedule.look_again(now);

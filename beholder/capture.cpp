@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "beholder/gather_on_cpu.h"
+#include "beholder/narrowing.h"
 #include "beholder/presence.h"
 
 namespace beholder {
@@ -25,7 +26,8 @@ void gather_on_device(const StagedSection& staged, const at::Tensor& tensor, at:
   // All of the tensor's memory as one row; the index counts in it.
   int64_t extent = 1;
   for (int64_t d = 0; d < tensor.dim(); ++d) extent += (tensor.size(d) - 1) * tensor.stride(d);
-  at::index_select_out(target, tensor.as_strided({extent}, {1}, tensor.storage_offset()), 0, staged.index);
+  target = selectable(target);
+  at::index_select_out(target, selectable(tensor.as_strided({extent}, {1}, tensor.storage_offset())), 0, staged.index);
 }
 
 /// Of a box, what there is. (Of other selections a device gathers nothing but the whole.)

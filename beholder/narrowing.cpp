@@ -86,7 +86,7 @@ void try_narrowing(c10::ScalarType dtype, c10::Device device) {
   if (rounds(dtype)) from.clone();
   if (device.is_cpu()) return;  // there values are copied as bytes
   at::empty({4, 4}, on_device.dtype(dtype)).copy_(from.as_strided({4, 4}, {16, 2}), /*non_blocking=*/true);
-  at::index_select(from, 0, at::zeros({4}, on_device.dtype(at::kLong)));
+  at::index_select(selectable(from), 0, at::zeros({4}, on_device.dtype(at::kLong)));
 }
 
 bool narrows_now(c10::ScalarType dtype, c10::Device device) {
@@ -195,6 +195,31 @@ bool can_narrow(c10::ScalarType dtype, c10::Device device) {
     known = good ? Known::Narrows : Known::Fails;
   }
   return known == Known::Narrows;
+}
+
+at::Tensor selectable(const at::Tensor& values) {
+  switch (values.scalar_type()) {
+    case at::kFloat:
+    case at::kDouble:
+    case at::kHalf:
+    case at::kBFloat16:
+    case at::kByte:
+    case at::kChar:
+    case at::kShort:
+    case at::kInt:
+    case at::kLong:
+    case at::kBool:
+    case at::kComplexFloat:
+    case at::kComplexDouble: return values;
+    default: break;
+  }
+  switch (values.element_size()) {
+    case 1: return values.view(at::kByte);
+    case 2: return values.view(at::kShort);
+    case 4: return values.view(at::kInt);
+    case 8: return values.view(at::kLong);
+    default: return values;
+  }
 }
 
 bool may_narrow(c10::ScalarType dtype, c10::DeviceType device) { return known_of(dtype, device) != Known::Fails; }

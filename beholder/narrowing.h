@@ -62,6 +62,10 @@ bool can_narrow(c10::ScalarType dtype, c10::Device device);
 /// False where can_narrow() was. Asks nothing of a device: any thread.
 bool may_narrow(c10::ScalarType dtype, c10::DeviceType device);
 
+/// The same values as index_select() takes them on every device: those of dtypes that it may not know (float8, unsigned
+/// 16 to 64 bits) as integers of the same width. A view.
+at::Tensor selectable(const at::Tensor& values);
+
 /// Writes `from` (n), of any dtype and device, as float32 to `to` (n): the magnitude of complex numbers; a finite
 /// number that is beyond float32 is marked as such, and none but 0 becomes 0. Waits for no device.
 void narrow_into(const at::Tensor& to, const at::Tensor& from);

@@ -37,6 +37,20 @@ void Places::follow(const Plan& plan) {
   compare_names_ = true;
   by_name_.clear();
   for (size_t i = 0; i < plan.tensors.size(); ++i) by_name_[plan.tensors[i].name].push_back(i);
+  followed_ = &plan;
+  of_one_size_.assign(plan.tensors.size(), false);
+  for (const auto& view : plan.views) {
+    for (const auto& staged : view.sections) {
+      if (staged.box_sizes.empty() && !plan.tensors[staged.candidate].device.is_cpu())
+        of_one_size_[staged.candidate] = true;
+    }
+  }
+}
+
+TensorSpec Places::place_for(const Plan& plan, size_t tensor, TensorSpec newer, const Settings& settings) const {
+  // A larger place would never be filled.
+  if (followed_ == &plan && of_one_size_[tensor]) return newer;
+  return roomy_place(plan.tensors[tensor], std::move(newer), settings);
 }
 
 void Places::list_changed() {
@@ -174,7 +188,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
     specs.push_back(describe(candidates[i]));
     // A place for the largest seen, by whichever name.
     if (plan && i < places_.size() && places_[i].renamed) {
-      specs.back() = roomy_place(plan->tensors[places_[i].tensor], std::move(specs.back()), settings);
+      specs.back() = place_for(*plan, places_[i].tensor, std::move(specs.back()), settings);
     }
   }
   if (nothing) return specs;
@@ -186,7 +200,7 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, const std::vector<Candi
   for (size_t i = 0; i < specs.size(); ++i) {
     const bool keeps = candidates[i].tensor.defined() ? candidates[i].may_vary : candidates[i].expected;
     if (!keeps || plan->tensors[i].name != specs[i].name) continue;
-    specs[i] = roomy_place(plan->tensors[i], std::move(specs[i]), settings);
+    specs[i] = place_for(*plan, i, std::move(specs[i]), settings);
   }
   return specs;
 }
@@ -233,7 +247,8 @@ std::vector<TensorSpec> Places::merged(const Plan* plan, std::vector<TensorSpec>
       continue;
     }
     const auto at = static_cast<size_t>(output);
-    merged.push_back(roomy_place(*spec, std::move(outputs[at]), plan->settings));
+    const auto planned = static_cast<size_t>(spec - plan->tensors.data());
+    merged.push_back(place_for(*plan, planned, std::move(outputs[at]), plan->settings));
     add_new_from(at + 1);
   }
   return marked(std::move(merged));

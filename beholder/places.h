@@ -81,6 +81,8 @@ class Places {
                     const Settings& settings);
   void seat_strangers(const Plan& plan, const GatherIndex& index, const std::vector<Candidate>& candidates,
                       const Settings& settings, const std::vector<size_t>& strangers, std::vector<size_t> missing);
+  /// As large as both, where a part of it can be filled.
+  TensorSpec place_for(const Plan& plan, size_t tensor, TensorSpec newer, const Settings& settings) const;
   std::vector<TensorSpec> marked(std::vector<TensorSpec> specs) const;
   bool keeps_place(const TensorSpec& absent) const;
   void forget_some_names();
@@ -90,6 +92,8 @@ class Places {
   bool compare_names_ = true;                                     // of what stands in order
   std::unordered_map<std::string, std::vector<size_t>> by_name_;  // of the plan's tensors
   std::unordered_map<std::string, Seen> seen_;
+  const Plan* followed_ = nullptr;      // only compared
+  std::vector<bool> of_one_size_;       // of its tensors: on a device, a part of which is no box
   Values values_ = Values::Parameters;  // whose names these are
   int64_t captures_ = 0;
 };

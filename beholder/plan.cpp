@@ -412,7 +412,7 @@ void load_gather_kernels(const Plan& plan) {
     for (const auto& view : plan.views) {
       for (const auto& staged : view.sections) {
         if (!staged.index.defined() || &plan.groups[staged.group] != &group) continue;
-        at::index_select(from, 0, at::zeros_like(staged.index));
+        at::index_select(selectable(from), 0, at::zeros_like(staged.index));
         break;  // one of this dtype will do
       }
     }

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Layout.h>
 #include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <functional>
@@ -122,7 +123,8 @@ TensorSpec place_for_both(const TensorSpec& older, TensorSpec newer) {
 }
 
 std::string unreadable(const std::exception& error) {
-  const std::string text = error.what();
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);  // whose what() may look up a backtrace
+  const std::string text = of_torch ? of_torch->what_without_backtrace() : error.what();
   return "cannot be read: " + text.substr(0, std::min<size_t>(text.find('\n'), 200));
 }
 

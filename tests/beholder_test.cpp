@@ -1634,6 +1634,28 @@ TEST_CASE("threads: what one thread runs under one name is shown each time, also
   CHECK(names(picture) == Names{"Linear", "Linear #2", "Linear #3", "Linear (tap)"});
 }
 
+TEST_CASE("threads: of replicas whose gradients are summed up over several forwards one forward is shown") {
+  Watched watched(quick(Values::Activations));
+  torch::nn::Linear attached(3, 2), first(3, 2), second(3, 2);
+  watched.beholder.attach(attached);
+  const auto step = [&] {
+    for (int forward = 0; forward < 2; ++forward) {
+      Tensor loss = attached(torch::ones({2, 3})).sum();
+      for (auto& replica : {first, second}) {
+        const OnThisThread here(watched.beholder, *replica);
+        loss = loss + torch::nn::Linear(replica)->forward(torch::ones({2, 3})).sum();
+      }
+      loss.backward();
+    }
+    watched.beholder.update();
+  };
+  for (int i = 0; i < 3; ++i) {
+    const Shown picture = watched.next([](const Picture& p) { return p.sections.size() >= 3; }, step);
+    REQUIRE(picture);
+    CHECK(names(picture) == Names{"Linear", "Linear #2", "Linear #3"});
+  }
+}
+
 TEST_CASE("threads: forwards of a thread that waits for nobody are shown whole, and end when they like") {
   std::atomic<bool> end{false};
   Net net;

@@ -1118,6 +1118,21 @@ TEST_CASE("shapes and dtypes that change while they are shown") {
     CHECK(training.shown->state().last_error == "");
     CHECK(chronicle.check()[Values::Arrays] >= 20);
   }
+  SECTION("an array of which a device can gather nothing but the whole, and that grows once") {
+    fake_device::reset();
+    Settings settings = settings_for(Values::Arrays, LayoutKind::Classic);
+    settings.show_all = true;
+    Training training(settings);
+    Chronicle chronicle(training);
+    for (const int64_t size : {8, 12, 10}) {
+      training.given = {{"grows", torch::randn({3, size, 9}).to(device)}};
+      training.show(2);
+      CHECK(training.collector->pictures().back()->sections.at(0).shape.at(1) == size);
+    }
+    CHECK(training.in_update.synchronizations() == 0);
+    CHECK(training.shown->state().last_error == "");
+    CHECK(chronicle.check()[Values::Arrays] >= 6);
+  }
   SECTION("activations of batches of other sizes") {
     fake_device::reset();
     Training training(settings_for(Values::Activations));
