@@ -569,6 +569,7 @@ TEST_CASE("arrays of the CPU among those of a device") {
 
 Tensor no_hypot(const Tensor&, const Tensor&) { throw std::runtime_error("not for this device"); }
 
+// What a device cannot narrow is known for the whole process: no other case may show complex doubles on that device.
 TEST_CASE("what a device cannot convert is named, and the others are shown") {
   fake_device::reset();
   auto vendor = MAKE_TORCH_LIBRARY_IMPL(aten, PrivateUse1);

@@ -49,7 +49,7 @@ endforeach()
 
 # Two tests at a time on two cores; but what measures time, or draws and looks, has the machine for itself.
 foreach(_test IN ITEMS beholder dispatcher live_server live_server_stall live_load budget page_short page_all window_short
-                       window_all window_process faults faults_sanitized faults_repeated faults_soak gpu
+                       window_all window_process faults faults_sanitized faults_repeated faults_soak gpu trainings
                        gpu_check_on_the_cpu gpu_check_on_the_test_device)
   if(TEST ${_test})
     set_tests_properties(${_test} PROPERTIES RUN_SERIAL ON)
