@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -38,6 +39,31 @@ std::vector<const float*> pointers(const std::deque<at::Tensor>& entries) {
   std::vector<const float*> out;
   for (const auto& entry : entries) out.push_back(static_cast<const float*>(entry.data_ptr()));
   return out;
+}
+
+/// Of values that are nearly always finite: a look at a block of them together costs a part of one look at each.
+BEHOLDER_ALSO_AVX2
+bool all_finite_cpu(const float* values, int64_t count) {
+  constexpr uint32_t kExponent = 0x7F800000;
+  uint32_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    found |= (bits & kExponent) == kExponent ? 1 : 0;
+  }
+  return found == 0;
+}
+
+/// Calls visit(i) for each value that is not finite.
+template <typename Visit>
+void for_each_not_finite(const float* values, int64_t count, const Visit& visit) {
+  for (int64_t block = 0; block < count; block += kBlock) {
+    const int64_t end = std::min(count, block + kBlock);
+    if (all_finite_cpu(values + block, end - block)) continue;
+    for (int64_t i = block; i < end; ++i) {
+      if (!is_finite_bits(values[i])) visit(i);
+    }
+  }
 }
 
 /// Sum of squared deviations of values [begin, end) in two passes, in float32, oldest first, divided by `divisor`.
@@ -133,9 +159,7 @@ struct Wide {
 void mend_overflow_cpu(const std::deque<at::Tensor>& entries, const at::Tensor& shown) {
   const auto from = pointers(entries);
   auto* v = floats(shown);
-  const int64_t n = shown.numel();
-  for (int64_t i = 0; i < n; ++i) {
-    if (is_finite_bits(v[i])) continue;
+  for_each_not_finite(v, shown.numel(), [&](int64_t i) {
     Wide wide;
     bool finite = true;
     for (const float* x : from) {
@@ -145,7 +169,7 @@ void mend_overflow_cpu(const std::deque<at::Tensor>& entries, const at::Tensor& 
       wide.squares += d * d;
     }
     if (finite) v[i] = narrowed(wide.variance(static_cast<double>(from.size())));
-  }
+  });
 }
 
 void mend_overflow_device(const std::deque<at::Tensor>& entries, const at::Tensor& shown) {
@@ -180,15 +204,15 @@ void mark_changes(const at::Tensor& shown, const at::Tensor& now, const at::Tens
   if (shown.is_cpu()) {
     auto* v = floats(shown);
     const float *x = floats(now), *y = floats(before);
-    for (int64_t i = 0; i < shown.numel(); ++i) {
-      if (is_finite_bits(v[i]) || is_absent(v[i])) continue;
+    for_each_not_finite(v, shown.numel(), [&](int64_t i) {
+      if (is_absent(v[i])) return;
       const int of_now = beyond_sign(x[i]), of_before = beyond_sign(y[i]);
       if (!(of_now != 0 || is_finite_bits(x[i])) || !(of_before != 0 || is_finite_bits(y[i]))) {
         if (!std::isinf(v[i])) v[i] = std::numeric_limits<float>::quiet_NaN();
       } else {
         v[i] = beholder::beyond(of_now != 0 ? of_now : of_before != 0 ? -of_before : v[i] > 0 ? 1 : -1);
       }
-    }
+    });
     return;
   }
   if (!beyond) {
