@@ -88,7 +88,7 @@ at::Tensor host_buffer(int64_t bytes, c10::Device device) {
 void use_one_cpu_thread() {
   // at::set_num_threads() is for the whole process. OpenMP's own setting holds for the calling thread, once LibTorch
   // has made its first use of the thread. Found by name: PyPI's torch brings an OpenMP library of its own.
-  at::init_num_threads();
+  at::get_num_threads();  // the first use: at its own, LibTorch would give this thread what the user asked for
   using Set = void (*)(int);
   if (auto set = reinterpret_cast<Set>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"))) set(1);
 }

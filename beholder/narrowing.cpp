@@ -184,8 +184,6 @@ std::optional<double> exact_value(const at::Tensor& values) {
 }
 
 bool can_narrow(c10::ScalarType dtype, c10::Device device) {
-  // Everywhere; and nothing is tried in trainings that have no others.
-  if (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kLong) return true;
   std::atomic<Known>& known = known_of(dtype, device.type());
   if (known == Known::Untried) {
     const at::NoGradGuard no_grad;

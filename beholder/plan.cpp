@@ -378,16 +378,10 @@ void allocate_slots(Plan& plan, int count) {
     for (const auto& group : plan.groups) {
       const auto bytes = group.count * static_cast<int64_t>(c10::elementSize(group.dtype));
       // Values of the CPU that are rendered on a device travel from pinned memory: the render thread does not wait.
-      if (group.device.is_cpu()) {
-        // Not by an operator of LibTorch: of many bytes it is one that runs in parallel, which was seen to leave the
-        // training's own OpenMP threads slower for as long as the process lives.
-        const at::Tensor bytes_of_slot = host_buffer(bytes, plan.device);
-        std::memset(bytes_of_slot.data_ptr(), 0, static_cast<size_t>(bytes));
-        slot->buffers.push_back(bytes_of_slot.view(group.dtype));
-      } else {
-        slot->buffers.push_back(
-            at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).device(group.device)).view(group.dtype));
-      }
+      slot->buffers.push_back(
+          group.device.is_cpu()
+              ? host_buffer(bytes, plan.device).zero_().view(group.dtype)
+              : at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).device(group.device)).view(group.dtype));
     }
     for (const auto& view : plan.views) {
       std::vector<at::Tensor> targets;

@@ -3,6 +3,7 @@
 #include "beholder/capture.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,8 +12,10 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "beholder/device_work.h"
 #include "catch.h"
 
 namespace beholder {
@@ -153,6 +156,20 @@ TEST_CASE("rows of runs and rows without a rule are gathered exactly", "[capture
       REQUIRE(wrong_listed(outer, inner, 0, runs, dtype) == "");
     }
   }
+}
+
+TEST_CASE("a thread of ours keeps to one CPU thread, whatever the user has asked LibTorch for", "[capture]") {
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  int of_ours = 0;
+  std::thread([&] {
+    use_one_cpu_thread();
+    at::zeros({1 << 20}, at::kByte).fill_(1);  // so many that two threads would share them
+    of_ours = at::get_num_threads();
+  }).join();
+  CHECK(of_ours == 1);
+  CHECK(at::get_num_threads() == 2);
+  at::set_num_threads(before);
 }
 
 TEST_CASE("boxes are gathered exactly", "[capture]") {
