@@ -186,7 +186,8 @@ bool Beholder::Impl::due(Clock::time_point now) const {
 void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunction* frame, bool now_please) {
   const auto now = Clock::now();
   if (now_please) asked.asked(updates.load(std::memory_order_relaxed) - 1);
-  if (!watch->on() && !follow_settings(now) && !now_please && !watches_for_now(now)) return;
+  const auto wanted = [&] { return follow_settings(now) || now_please || watches_for_now(now); };
+  if (!watch->on() && !wanted()) return;
   struct Bill {  // is paid after an exception too
     Impl& impl;
     Clock::time_point started;
@@ -223,7 +224,7 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
   // Modules are often trained on another thread than the one that attaches them.
   if (watch->on() && (!watch->on_this_thread() || watches_others(now))) {
     watch->disarm();
-    if (!follow_settings(now) && !now_please && !watches_for_now(now)) return;
+    if (!wanted()) return;
   }
   const bool is_due = schedule.due(wish_of(current), now, pipeline.not_before());
   armed_for_now = armed_for_now && !is_due;
@@ -245,7 +246,7 @@ void Beholder::Impl::update(const ArraysOrFunction* arrays, const FrameOrFunctio
   }
   if (watch->on()) {  // of other settings
     watch->disarm();
-    if (!follow_settings(now) && !now_please && !watches_for_now(now)) return;
+    if (!wanted()) return;
   }
   if (tensors.refresh(now)) list_changed();
   if (current.values == Values::Activations) {

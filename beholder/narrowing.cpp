@@ -197,6 +197,8 @@ bool can_narrow(c10::ScalarType dtype, c10::Device device) {
   return known == Known::Narrows;
 }
 
+bool may_narrow(c10::ScalarType dtype, c10::DeviceType device) { return known_of(dtype, device) != Known::Fails; }
+
 at::Tensor selectable(const at::Tensor& values) {
   switch (values.scalar_type()) {
     case at::kFloat:
@@ -221,8 +223,6 @@ at::Tensor selectable(const at::Tensor& values) {
     default: return values;
   }
 }
-
-bool may_narrow(c10::ScalarType dtype, c10::DeviceType device) { return known_of(dtype, device) != Known::Fails; }
 
 void narrow_into(const at::Tensor& to, const at::Tensor& from) {
   if (from.device() != to.device() && !may_narrow(from.scalar_type(), to.device().type())) {

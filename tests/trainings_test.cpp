@@ -1129,14 +1129,25 @@ TEST_CASE("update(Now) shows the steps that are asked for, and no other") {
   CHECK(shown == asked);
 }
 
+/// Activations of which nothing is shown but what update(Now) asks for.
+struct AskedAlone {
+  AskedAlone() { watched.beholder.attach(net); }
+  void forward() { net->head(net->encoder(torch::randn({3, 4}))).sum().backward(); }
+
+  static Options options() {
+    Options options = options_for(Values::Activations);
+    options.settings.fps = 0;
+    return options;
+  }
+  Watched watched{options()};
+  Parts net;
+};
+
 TEST_CASE("update(Now) of activations: nothing is watched before one is asked for, or long after, or in vain") {
   const LogLines log;
-  Options options = options_for(Values::Activations);
-  options.settings.fps = 0;
-  Watched watched(options);
-  Parts net;
-  watched.beholder.attach(net);
-  const auto forward = [&] { net->head(net->encoder(torch::randn({3, 4}))).sum().backward(); };
+  AskedAlone training;
+  Watched& watched = training.watched;
+  const auto forward = [&] { training.forward(); };
   const auto watching = [&](int steps) {
     int armed = 0;
     for (int i = 0; i < steps; ++i) {
@@ -1164,12 +1175,9 @@ TEST_CASE("update(Now) of activations: nothing is watched before one is asked fo
 
 TEST_CASE("update(Now) of activations: each step, and steps without a rule as far as the budget allows") {
   const LogLines log;
-  Options options = options_for(Values::Activations);
-  options.settings.fps = 0;
-  Watched watched(options);
-  Parts net;
-  watched.beholder.attach(net);
-  const auto forward = [&] { net->head(net->encoder(torch::randn({3, 4}))).sum().backward(); };
+  AskedAlone training;
+  Watched& watched = training.watched;
+  const auto forward = [&] { training.forward(); };
   // The first is too late, the second asks for a plan, and the third is shown if that took less than two seconds.
   const auto begun = Clock::now();
   for (int i = 0; i < 3; ++i) {
